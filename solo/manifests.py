@@ -1,0 +1,169 @@
+"""Reads committed manifests with the file and line of every field, and puts the two things of solo in their place:
+addresses and Secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from solo.store import Object, Store
+
+Field = tuple[str | int, ...]
+
+
+class ManifestError(Exception):
+    """Manifests that solo will not run. `problems` are lines "file:line: field: why"."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Manifest(NamedTuple):
+    """One YAML document: the object, its file, and the line of each field."""
+
+    object: Object
+    path: Path
+    lines: Mapping[Field, int]
+
+    def where(self, field: Field) -> str:
+        """ "file:line" of a field, or of the nearest one around it."""
+        while field and field not in self.lines:
+            field = field[:-1]
+        return f"{self.path}:{self.lines.get(field, 1)}"
+
+
+def load(root: Path, folders: Sequence[str]) -> list[Manifest]:
+    """Every document of every .yaml file below the folders. Raises ManifestError for one that is not an object, or is
+    there twice.
+    """
+    found = [
+        manifest
+        for folder in folders
+        for path in sorted((root / folder).rglob("*.yaml"))
+        for manifest in parse(path.read_text(), path.relative_to(root))
+    ]
+    seen: dict[tuple[str, str, str], Manifest] = {}
+    for manifest in found:
+        meta = manifest.object["metadata"]
+        key = (manifest.object["kind"], meta.get("namespace", ""), meta["name"])
+        if key in seen:
+            raise ManifestError([f"{manifest.where(())}: {' '.join(key)} is in {seen[key].where(())} too"])
+        seen[key] = manifest
+    if not found:
+        raise ManifestError(
+            [f"{root}: no manifests in {', '.join(folders)}\n  → run this in a checkout of the platform"]
+        )
+    return found
+
+
+def parse(text: str, path: Path) -> Iterator[Manifest]:
+    """Raises ManifestError with file and line for text that is not YAML, or not Kubernetes objects."""
+    loader = yaml.SafeLoader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            lines: dict[Field, int] = {}
+            _lines(node, (), lines)
+            body = loader.construct_document(node)
+            if body is None:
+                continue
+            if not isinstance(body, dict) or not {"apiVersion", "kind", "metadata"} <= set(body):
+                raise ManifestError(
+                    [f"{path}:{node.start_mark.line + 1}: not a Kubernetes object (apiVersion, kind, metadata)"]
+                )
+            yield Manifest(body, path, lines)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ManifestError([f"{path}:{line}: {error.problem}"]) from None
+    finally:
+        loader.dispose()
+
+
+def _lines(node: yaml.Node, field: Field, lines: dict[Field, int]) -> None:
+    lines[field] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _lines(value, (*field, key.value), lines)
+            lines[(*field, key.value)] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _lines(value, (*field, index), lines)
+
+
+def readdress(objects: Sequence[Object], endpoints: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Put solo's addresses into every ConfigMap `endpoints`; returns key → (committed, solo's)."""
+    changed = {}
+    for obj in objects:
+        if obj["kind"] == "ConfigMap" and obj["metadata"]["name"] == "endpoints":
+            for key, committed in obj["data"].items():
+                if endpoints.get(key, committed) != committed:
+                    changed[key] = (committed, endpoints[key])
+                    obj["data"][key] = endpoints[key]
+    return changed
+
+
+def make_secrets(store: Store, objects: Sequence[Object]) -> None:
+    """Create the Secrets that the objects mention and nobody defines: random, once, one value for one (Secret, key)
+    everywhere.
+
+    A mention without a key (a whole Secret as a volume) gets the key `credentials`. Optional mentions are left out.
+    """
+    for namespace, name, key in sorted(set(_mentions(objects))):
+        value = secret_value(store, name, key)
+        secret = store.find("Secret", namespace, name)
+        body = secret or {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "data": {},
+        }
+        body["data"][key] = base64.b64encode(value.encode()).decode()
+        store.apply(body)
+
+
+def secret_value(store: Store, name: str, key: str) -> str:
+    """The value of a made Secret, made now if it is new. Kept in the store only (its file is the user's alone)."""
+    keeper = store.find("Secret", "", name) or {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "data": {},
+    }
+    if key not in keeper["data"]:
+        keeper["data"][key] = base64.b64encode(secrets.token_urlsafe(32).encode()).decode()
+        store.apply(keeper)
+    return base64.b64decode(keeper["data"][key]).decode()
+
+
+KEYS = {"stages-token": "token"}
+EVENT_SECRETS = ("webhookSecret", "authSecret")
+
+
+def _mentions(objects: Sequence[Object]) -> Iterator[tuple[str, str, str]]:
+    for obj in objects:
+        namespace = obj["metadata"].get("namespace", "")
+        for entry in _dicts(obj):
+            volume = entry.get("secret")
+            if isinstance(volume, dict) and "secretName" in volume and not volume.get("optional"):
+                yield namespace, volume["secretName"], KEYS.get(volume["secretName"], "credentials")
+            for field in (*EVENT_SECRETS, "secretKeyRef"):
+                ref = entry.get(field)
+                if isinstance(ref, dict) and not ref.get("optional"):
+                    yield namespace, ref["name"], ref["key"]
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _dicts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _dicts(item)
