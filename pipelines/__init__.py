@@ -1,0 +1,1 @@
+"""Trainyard's pipelines: from a commit to a gated, versioned, deployed model."""

@@ -1,0 +1,166 @@
+"""What a release puts into Git: the Deployment of a locked model, its Service, and the record that explains them.
+
+Plain dicts in, plain YAML out; no address and no secret is in them, so the same files serve every runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from pipelines.config import Config, Deploy
+from pipelines.registry import Lock
+
+PORT = 8080
+USER = 65532  # "nonroot", as distroless images call it
+GPU_LABEL = "nvidia.com/gpu.present"  # set by NVIDIA's GPU feature discovery; serving keeps off these nodes
+
+Manifest = dict[str, Any]
+
+
+def release_files(
+    lock: Lock, digest: str, config: Config, environment: str, *, images: dict[str, str], record: dict[str, str]
+) -> dict[str, str]:
+    """File name → YAML of one service in one environment. `record` is the release record's data, all strings."""
+    knobs = config.deploy[environment]
+    namespace = f"{lock.service}-{environment}"
+    labels = {"app.kubernetes.io/name": lock.service, "app.kubernetes.io/managed-by": "trainyard"}
+    documents = {
+        "deployment.yaml": _deployment(lock, digest, knobs, namespace, labels, images),
+        "service.yaml": _service(lock.service, namespace, labels),
+        "pdb.yaml": _budget(lock.service, namespace, labels),
+        "release.yaml": _record(lock.service, namespace, labels, record),
+    }
+    return {name: yaml.safe_dump(body, sort_keys=False, width=120) for name, body in documents.items()}
+
+
+def _deployment(
+    lock: Lock, digest: str, knobs: Deploy, namespace: str, labels: dict[str, str], images: dict[str, str]
+) -> Manifest:
+    model = lock.versions["model"]
+    closed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": lock.service, "namespace": namespace, "labels": labels},
+        "spec": {
+            "replicas": knobs.replicas,
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": 120,
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": knobs.max_surge, "maxUnavailable": knobs.max_unavailable},
+            },
+            "selector": {"matchLabels": {"app.kubernetes.io/name": lock.service}},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {"trainyard/lock": digest, "trainyard/sha": lock.sha}},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "terminationGracePeriodSeconds": 30,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": USER,
+                        "runAsGroup": USER,
+                        "fsGroup": USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "affinity": _cpu_nodes(),
+                    "initContainers": [
+                        {
+                            "name": "fetch",
+                            "image": images["pipelines"],
+                            "command": ["python", "-m", "pipelines.steps", "fetch"],
+                            "args": [f"--bundle={model.digest}", "--into=/srv/bundle"],
+                            "envFrom": [{"configMapRef": {"name": "endpoints"}}],
+                            "env": [{"name": "REGISTRY_CREDENTIALS", "value": "/var/run/registry/credentials"}],
+                            "resources": _resources("100m", "256Mi"),
+                            "securityContext": closed,
+                            "volumeMounts": [
+                                {"name": "bundle", "mountPath": "/srv"},
+                                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+                                {"name": "registry", "mountPath": "/var/run/registry", "readOnly": True},
+                            ],
+                        }
+                    ],
+                    "containers": [
+                        {
+                            "name": "serving",
+                            "image": images["serving"],
+                            "command": ["python", "-m", "pipelines.serving"],
+                            "args": ["--bundle=/srv/bundle"],
+                            "env": [
+                                # the pod's own address: on a cluster the network reaches it, on a laptop only the
+                                # laptop does
+                                {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                                {"name": "PORT", "value": str(PORT)},
+                                {"name": "MODEL_NAME", "value": lock.service},
+                                {"name": "MODEL_VERSION", "value": str(model.number)},
+                                {"name": "BUNDLE_DIGEST", "value": model.digest},
+                                {"name": "LOCK", "value": digest},
+                            ],
+                            "ports": [{"name": "http", "containerPort": PORT}],
+                            "startupProbe": _probe("/v2/health/live", 1, 60),
+                            "readinessProbe": _probe("/v2/health/ready", 2, 2),
+                            "livenessProbe": _probe("/v2/health/live", 10, 3),
+                            "resources": _resources("250m", "512Mi"),
+                            "securityContext": closed,
+                            "volumeMounts": [
+                                {"name": "bundle", "mountPath": "/srv", "readOnly": True},
+                                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+                            ],
+                        }
+                    ],
+                    "volumes": [
+                        {"name": "bundle", "emptyDir": {}},
+                        {"name": "tmp", "emptyDir": {}},
+                        {"name": "registry", "secret": {"secretName": "registry-read"}},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _cpu_nodes() -> Manifest:
+    expression = {"key": GPU_LABEL, "operator": "DoesNotExist"}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+def _resources(cpu: str, memory: str) -> Manifest:
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}}
+
+
+def _probe(path: str, period: int, failures: int) -> Manifest:
+    return {"httpGet": {"path": path, "port": PORT}, "periodSeconds": period, "failureThreshold": failures}
+
+
+def _service(name: str, namespace: str, labels: dict[str, str]) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "selector": {"app.kubernetes.io/name": name},
+            "ports": [{"name": "http", "port": PORT, "targetPort": PORT}],
+        },
+    }
+
+
+def _budget(name: str, namespace: str, labels: dict[str, str]) -> Manifest:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app.kubernetes.io/name": name}}},
+    }
+
+
+def _record(name: str, namespace: str, labels: dict[str, str], record: dict[str, str]) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-release", "namespace": namespace, "labels": labels},
+        "data": record,
+    }

@@ -1,0 +1,115 @@
+"""release: one commit to the releases repository. The pipeline's only way to production."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypedDict
+
+from pipelines.config import Config
+from pipelines.errors import Exit, YardError
+from pipelines.manifests import release_files
+from pipelines.registry import Lock, open_registry
+from pipelines.steps import _releases as repository
+from pipelines.steps._git import git, url
+from pipelines.steps._step import step
+
+
+class Released(TypedDict):
+    outcome: str
+    commit: str
+
+
+@step
+def release(
+    *, service: str, repo: str, branch: str, sha: str, environment: str, lock: str, workflow: str, owner: str
+) -> Released:
+    """`outcome` is released, unchanged (this lock is out already) or superseded (a newer commit of the branch is out).
+
+    Raises YardError(UNAVAILABLE) if Git does not answer or every push lost its race.
+    """
+    registry = open_registry()
+    locked = registry.get_lock(lock)
+    app = json.loads(registry.get_blob(locked.versions["app"].digest))
+    config = Config.model_validate(app["config"])
+    if environment not in config.deploy:
+        raise YardError(f"no environment {environment!r}", where="mlops.yaml: deploy", code=Exit.INVALID)
+    images = {"pipelines": os.environ["PIPELINES_IMAGE"], "serving": os.environ["SERVING_IMAGE"]}
+    with repository.releases() as clone:
+        for _ in range(repository.PUSH_TRIES):
+            path = repository.folder(clone, service, environment)
+            old = repository.record(path)
+            if old.get("lock") == lock and old.get("workflow-uid") != owner:
+                return _done("unchanged", repository.last_commit(clone, path), f"{lock} is out already")
+            if old.get("workflow-uid") == owner:  # this run pushed, then died before it could say so
+                return _done("released", repository.last_commit(clone, path), "pushed by an earlier try of this run")
+            if old and _newer(repo, branch, old["sha"], sha):
+                return _done("superseded", "", f"{old['sha'][:12]} is newer than {sha[:12]} and is out already")
+            data = _record(locked, lock, environment, workflow, owner, old)
+            path.mkdir(parents=True, exist_ok=True)
+            for name, text in release_files(locked, lock, config, environment, images=images, record=data).items():
+                (path / name).write_text(text)
+            model = locked.versions["model"]
+            made = repository.commit(
+                clone,
+                f"{service} {environment}: model v{model.number} from {repo}@{sha[:12]}",
+                {"Trainyard-Service": f"{service}/{environment}", "Trainyard-Sha": sha, "Trainyard-Lock": lock},
+            )
+            if made and repository.push(clone):
+                return _done("released", made, f"{service} {environment} → model v{model.number}")
+            repository.update(clone)
+    raise YardError("every push lost its race", where=os.environ["RELEASES_REPO"], code=Exit.UNAVAILABLE)
+
+
+def _done(outcome: str, commit: str, why: str) -> Released:
+    print(f"{outcome}: {why} {commit}".rstrip())
+    return {"outcome": outcome, "commit": commit}
+
+
+def _newer(repo: str, branch: str, released: str, mine: str) -> bool:
+    """Whether the released commit supersedes mine: a descendant of it, or still on the branch when mine was rewritten
+    away.
+    """
+    if released == mine:
+        return False
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as directory:
+        clone = Path(directory)
+        git("init", "--quiet", "--bare", str(clone))
+        git("-C", str(clone), "fetch", "--quiet", "--no-tags", url(repo), f"refs/heads/{branch}:refs/heads/{branch}")
+
+        def on_branch(sha: str) -> bool:
+            return bool(git("-C", str(clone), "branch", "--contains", sha, check=False).strip())
+
+        if not on_branch(mine):
+            return on_branch(released)
+        ahead = git("-C", str(clone), "rev-list", "--ancestry-path", f"{mine}..{released}", check=False)
+        return bool(ahead.strip())
+
+
+def _record(
+    lock: Lock, digest: str, environment: str, workflow: str, owner: str, old: dict[str, str]
+) -> dict[str, str]:
+    """The release record: what explains this Deployment, in Git, in the cluster and in Argo CD's view alike."""
+    return {
+        "service": lock.service,
+        "environment": environment,
+        "repo": lock.repo,
+        "sha": lock.sha,
+        "attempt": str(lock.attempt),
+        "image": lock.image,
+        "lock": digest,
+        "versions": json.dumps({axis: f"{v.name}/v{v.number}" for axis, v in lock.versions.items()}, sort_keys=True),
+        "seed": str(lock.seed),
+        "params-digest": lock.params_digest,
+        "metrics": json.dumps(lock.metrics, sort_keys=True),
+        "thresholds": json.dumps(lock.thresholds, sort_keys=True),
+        "decision": json.dumps(lock.decision, sort_keys=True),
+        "workflow": workflow,
+        "workflow-uid": owner,
+        "released-at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "released-by": os.environ["BOT_NAME"],
+        "previous": old.get("lock", ""),
+    }

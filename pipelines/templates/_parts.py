@@ -1,0 +1,210 @@
+"""What every pipeline is made of: a platform step as a container, the user's own command as a container, and the
+Workflow around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hera.workflows import Artifact, Container, Parameter, RawArtifact, Task, WorkflowTemplate
+from hera.workflows import models as m
+
+from pipelines.errors import Exit
+from pipelines.steps._step import INPUTS, OUTPUTS, Step, signature
+
+PYTHON = ["python", "-m", "pipelines.steps"]
+USER = 65532
+GPU_LABEL = "nvidia.com/gpu.present"
+WEEK = 7 * 24 * 3600
+
+CLOSED = m.SecurityContext(
+    allow_privilege_escalation=False,
+    read_only_root_filesystem=True,
+    capabilities=m.Capabilities(drop=["ALL"]),
+)
+NON_ROOT = m.PodSecurityContext(
+    run_as_non_root=True,
+    run_as_user=USER,
+    run_as_group=USER,
+    fs_group=USER,
+    seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
+)
+
+
+class Images(NamedTuple):
+    """The images that our templates name, by digest or exact version."""
+
+    pipelines: str
+    serving: str
+    kaniko: str
+
+
+class Credential(NamedTuple):
+    """A Secret that a step needs: mounted as a file, its path in an environment variable, never its value."""
+
+    secret: str
+    key: str
+    env: str
+    optional: bool = False
+
+
+REGISTRY = Credential("registry", "credentials", "REGISTRY_CREDENTIALS")
+STAGES = Credential("stages-token", "token", "STAGES_TOKEN_FILE")
+GIT_READ = Credential("git-read", "token", "GIT_TOKEN_FILE", optional=True)
+GIT_WRITE = Credential("git-write", "token", "GIT_TOKEN_FILE", optional=True)
+GIT_STATUS = Credential("git-status", "token", "GIT_TOKEN_FILE", optional=True)
+
+KILLED = 128 + 9  # the exit code of a container that was killed: by hand, or for its memory
+
+# a step is tried again only when trying again can help: the pod was lost, or something did not answer
+RETRY = m.RetryStrategy(
+    limit="3",
+    retry_policy="Always",
+    expression=f"lastRetry.status == 'Error' || lastRetry.exitCode in ['{int(Exit.UNAVAILABLE)}', '{KILLED}']",
+    backoff=m.Backoff(duration="1s", factor="3", max_duration="2m"),
+)
+
+# of the user's own code only a lost or killed pod is tried again: a failure of its own would fail again, and costs time
+RETRY_LOST = m.RetryStrategy(
+    limit="2",
+    retry_policy="Always",
+    expression=f"lastRetry.status == 'Error' || lastRetry.exitCode == '{KILLED}'",
+)
+
+
+def platform(
+    name: str, step: Step, images: Images, *credentials: Credential, minutes: int = 10, **more: Any
+) -> Container:
+    """A template that runs one of the platform's steps; inputs and outputs come from the function's signature."""
+    wanted = signature(step)
+    tmp = [m.VolumeMount(name="tmp", mount_path="/tmp")]  # noqa: S108
+    mounts = [m.VolumeMount(name=c.secret, mount_path=f"/var/run/{c.secret}", read_only=True) for c in credentials]
+    return Container(
+        name=name,
+        image=images.pipelines,
+        command=[*PYTHON, step.__name__.replace("_", "-")],
+        args=[
+            *(f"--{key}={{{{inputs.parameters.{key}}}}}" for key in wanted.parameters),
+            *(f"--{key}={INPUTS}/{key}" for key in wanted.inputs),
+            *(f"--{key}={OUTPUTS}/{key}" for key in wanted.outputs),
+        ],
+        env_from=[
+            m.EnvFromSource(config_map_ref=m.ConfigMapEnvSource(name="endpoints")),
+            m.EnvFromSource(config_map_ref=m.ConfigMapEnvSource(name="platform")),
+        ],
+        env=[m.EnvVar(name=c.env, value=f"/var/run/{c.secret}/{c.key}") for c in credentials],
+        inputs=[
+            *(Parameter(name=key) for key in wanted.parameters),
+            *(Artifact(name=key, path=f"{INPUTS}/{key}") for key in wanted.inputs),
+        ],
+        outputs=[
+            *(Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in wanted.results),
+            *(Artifact(name=key, path=f"{OUTPUTS}/{key}") for key in wanted.outputs),
+        ],
+        volumes=[secret_volume(c) for c in credentials],
+        volume_mounts=[*tmp, *mounts],
+        resources=resources("100m", "256Mi", "1Gi"),
+        security_context=CLOSED,
+        retry_strategy=RETRY,
+        active_deadline_seconds=minutes * 60,
+        **more,
+    )
+
+
+def user(
+    name: str,
+    *,
+    inputs: Sequence[str] = (),
+    output: str | None = None,
+    env: dict[str, str] | None = None,
+    params: bool = True,
+    workdir: str | None = None,
+    patch: bool = False,
+    source: str = "",
+    **more: Any,
+) -> Container:
+    """A template that runs the user's own command in the user's own image: no token, no credentials, no root.
+
+    Artifacts lie at the directories that `env` names; the parameters file holds `{"seed": …, "params": {…}}`.
+    """
+    variables = dict(env or {})
+    artifacts: list[Artifact] = [Artifact(name=key, path=f"{INPUTS}/{key}") for key in inputs]
+    parameters = [Parameter(name="image"), Parameter(name="command"), Parameter(name="timeout")]
+    if params:
+        parameters.append(Parameter(name="params"))
+        variables["PARAMS_FILE"] = f"{INPUTS}/params.json"
+        artifacts.append(RawArtifact(name="params", path=f"{INPUTS}/params.json", data="{{inputs.parameters.params}}"))
+    if patch:
+        parameters.append(Parameter(name="patch"))
+        more["pod_spec_patch"] = "{{inputs.parameters.patch}}"
+    return Container(
+        name=name,
+        image="{{inputs.parameters.image}}",
+        command=["sh", "-c"],
+        args=["{{inputs.parameters.command}}"],
+        env=[
+            m.EnvVar(name="HOME", value="/tmp"),  # noqa: S108
+            m.EnvVar(name="PYTHONDONTWRITEBYTECODE", value="1"),
+            *(m.EnvVar(name=key, value=value) for key, value in variables.items()),
+        ],
+        inputs=[*parameters, *artifacts],
+        outputs=[Artifact(name=output, path=f"{OUTPUTS}/{output}")] if output else None,
+        volume_mounts=[m.VolumeMount(name="tmp", mount_path="/tmp")],  # noqa: S108
+        resources=None if patch else resources("500m", "512Mi", "2Gi"),
+        security_context=CLOSED,
+        retry_strategy=RETRY_LOST,
+        active_deadline_seconds="{{inputs.parameters.timeout}}",
+        **more,
+    )
+
+
+def pipeline(
+    name: str, namespace: str, parameters: Sequence[Parameter], *, status: Container | None, minutes: int, **more: Any
+) -> WorkflowTemplate:
+    """The WorkflowTemplate of one pipeline; with `status` its end is told to the Git host, whatever the end was."""
+    return WorkflowTemplate(
+        name=name,
+        namespace=namespace,
+        entrypoint="main",
+        on_exit="exit" if status else None,
+        arguments=list(parameters),
+        service_account_name="pipeline",
+        automount_service_account_token=False,
+        executor=m.ExecutorConfig(service_account_name="executor"),
+        security_context=NON_ROOT,
+        active_deadline_seconds=minutes * 60,
+        ttl_strategy=m.TTLStrategy(seconds_after_completion=WEEK),
+        pod_gc=m.PodGC(strategy="OnPodCompletion"),
+        archive_logs=True,
+        volumes=[m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource())],
+        workflow_metadata=m.WorkflowMetadata(labels={"trainyard/pipeline": name}),
+        **more,
+    )
+
+
+def inputs(*names: str, **values: str) -> list[Parameter]:
+    """Arguments taken from the Workflow's parameters of the same names, then those given."""
+    own = [Parameter(name=name, value=f"{{{{workflow.parameters.{name}}}}}") for name in names]
+    return [*own, *(Parameter(name=name, value=value) for name, value in values.items())]
+
+
+def out(task: Task | str, name: str) -> str:
+    """The tag of a task's output parameter."""
+    return f"{{{{tasks.{task if isinstance(task, str) else task.name}.outputs.parameters.{name}}}}}"
+
+
+def artifact(name: str, task: Task | str, output: str | None = None) -> Artifact:
+    """An artifact argument taken from a task's output of the same name, or of `output`."""
+    source = task if isinstance(task, str) else task.name
+    return Artifact(name=name, from_=f"{{{{tasks.{source}.outputs.artifacts.{output or name}}}}}")
+
+
+def resources(cpu: str, memory: str, limit: str) -> m.ResourceRequirements:
+    return m.ResourceRequirements(requests={"cpu": cpu, "memory": memory}, limits={"memory": limit})
+
+
+def secret_volume(c: Credential) -> m.Volume:
+    return m.Volume(
+        name=c.secret, secret=m.SecretVolumeSource(secret_name=c.secret, optional=True if c.optional else None)
+    )

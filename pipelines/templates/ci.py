@@ -1,0 +1,145 @@
+"""ci: from a commit to a tested image, named by its digest.
+
+claim ▸ checkout ▸ validate ▸ build ▸ test ▸ built
+"""
+
+from __future__ import annotations
+
+from hera.workflows import DAG, Artifact, Container, Parameter, Task, WorkflowTemplate
+from hera.workflows import models as m
+
+from pipelines.steps.claim import claim
+from pipelines.steps.emit import built, status
+from pipelines.steps.source import checkout, validate_config
+from pipelines.templates import _parts as p
+
+SERVICE = ("service", "repo", "branch", "sha", "attempt", "delivery")
+DEFAULTS = {"attempt": "1"}
+
+
+def arguments(*names: str) -> list[Parameter]:
+    return [Parameter(name=name, value=DEFAULTS[name]) if name in DEFAULTS else Parameter(name=name) for name in names]
+
+
+def template(images: p.Images) -> WorkflowTemplate:
+    to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
+    with p.pipeline("ci", "mlops", arguments(*SERVICE), status=to_host, minutes=120) as workflow:
+        claims = p.platform("claim", claim, images, p.REGISTRY)
+        checks_out = p.platform("checkout", checkout, images, p.GIT_READ)
+        validates = p.platform("validate", validate_config, images)
+        builds = _kaniko(images)
+        tests = p.user("test", params=False)
+        announces = p.platform("built", built, images, p.STAGES)
+        exit_handler("ci", to_host)
+        with DAG(name="main"):
+            claimed = Task(
+                name="claim",
+                template=claims,
+                arguments=p.inputs("service", "sha", "attempt", pipeline="ci", owner="{{workflow.uid}}"),
+            )
+            source = Task(
+                name="checkout",
+                template=checks_out,
+                arguments=p.inputs("repo", "sha"),
+                depends="claim.Succeeded",
+                when=f"{p.out(claimed, 'claimed')} == true",
+            )
+            valid = Task(
+                name="validate",
+                template=validates,
+                arguments=[*p.inputs("service"), p.artifact("source", source)],
+                depends="checkout.Succeeded",
+            )
+            image = Task(
+                name="build",
+                template=builds,
+                arguments=[
+                    *p.inputs("repo", "sha", dockerfile=p.out(valid, "dockerfile")),
+                    p.artifact("source", source),
+                ],
+                depends="validate.Succeeded",
+            )
+            Task(
+                name="test",
+                template=tests,
+                arguments=p.inputs(
+                    image=p.out(image, "image"),
+                    command=p.out(valid, "test_command"),
+                    timeout=p.out(valid, "test_timeout"),
+                ),
+                depends="build.Succeeded",
+            )
+            Task(
+                name="built",
+                template=announces,
+                arguments=p.inputs(*SERVICE, image=p.out(image, "image"), config=p.out(valid, "config")),
+                depends="test.Succeeded",
+            )
+    return workflow
+
+
+def exit_handler(
+    pipeline: str, to_host: Container, repo: str = "{{workflow.parameters.repo}}", sha: str = "sha"
+) -> None:
+    """A DAG named `exit` that tells the Git host how the Workflow ended."""
+    with DAG(name="exit"):
+        Task(
+            name="status",
+            template=to_host,
+            arguments=p.inputs(
+                pipeline=pipeline,
+                repo=repo,
+                sha=f"{{{{workflow.parameters.{sha}}}}}",
+                state="{{workflow.status}}",
+                namespace="{{workflow.namespace}}",
+                workflow="{{workflow.name}}",
+            ),
+        )
+
+
+def _kaniko(images: p.Images) -> Container:
+    """Kaniko takes the pod apart while it builds, so it alone runs as root with a writable root; it has no token and
+    no credentials of ours.
+    """
+    return Container(
+        name="build",
+        image=images.kaniko,
+        command=["/kaniko/executor"],
+        args=[
+            "--context=dir:///workspace",
+            "--dockerfile={{inputs.parameters.dockerfile}}",
+            "--destination=$(REGISTRY)/{{inputs.parameters.repo}}:{{inputs.parameters.sha}}",
+            "--cache=true",
+            "--cache-repo=$(REGISTRY)/cache/{{inputs.parameters.repo}}",
+            "--reproducible",
+            f"--image-name-with-digest-file={p.OUTPUTS}/image",
+        ],
+        env_from=[m.EnvFromSource(config_map_ref=m.ConfigMapEnvSource(name="endpoints"))],
+        inputs=[
+            Parameter(name="repo"),
+            Parameter(name="sha"),
+            Parameter(name="dockerfile"),
+            Artifact(name="source", path="/workspace"),
+        ],
+        outputs=[Parameter(name="image", value_from=m.ValueFrom(path=f"{p.OUTPUTS}/image"))],
+        volumes=[
+            m.Volume(name="outputs", empty_dir=m.EmptyDirVolumeSource()),
+            m.Volume(
+                name="registry-push",
+                secret=m.SecretVolumeSource(
+                    secret_name="registry-push",  # noqa: S106 - a name
+                    optional=True,
+                    items=[m.KeyToPath(key=".dockerconfigjson", path="config.json")],
+                ),
+            ),
+        ],
+        volume_mounts=[
+            m.VolumeMount(name="outputs", mount_path=p.OUTPUTS),
+            m.VolumeMount(name="registry-push", mount_path="/kaniko/.docker", read_only=True),
+        ],
+        pod_spec_patch='{"securityContext": {"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0}}',
+        security_context=m.SecurityContext(run_as_non_root=False, run_as_user=0, run_as_group=0),
+        resources=p.resources("500m", "1Gi", "4Gi"),
+        retry_strategy=p.RETRY_LOST,
+        active_deadline_seconds=3600,
+    )

@@ -1,0 +1,258 @@
+"""EventBus, EventSources and Sensors: how a push, a built image and an accepted model become Workflows.
+
+Plain dicts, since Hera's event models empty inline resources. Each argument of a created Workflow is addressed by the
+name that the
+template declares, and a name that it does not declare is a mistake found here (real Argo Events drops it in silence).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hera.workflows import WorkflowTemplate
+
+from pipelines.platform import Platform, Service
+
+Manifest = dict[str, Any]
+
+NAMESPACE = "argo-events"
+PAYLOAD = 4 * 1024 * 1024  # bytes; the default of 1 MiB is less than a large push
+GITHUB_PORT, STAGES_PORT = 12000, 12001
+STAGES = ("push", "built", "accepted")
+NOT_DELETED: Manifest = {"path": "body.deleted", "type": "bool", "value": ["false"]}
+
+
+def event_bus() -> Manifest:
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "EventBus",
+        "metadata": {"name": "default", "namespace": NAMESPACE},
+        "spec": {
+            "jetstream": {
+                "version": "2.10.29",
+                # one node: with more replicas than nodes the stream never gets its quorum
+                "replicas": 1,
+                "streamConfig": "replicas: 1\nmaxAge: 72h\n",
+                "settings": f"max_payload: {PAYLOAD}\n",
+            }
+        },
+    }
+
+
+def github_source(platform: Platform) -> Manifest:
+    repos = sorted({*(service.repo for service in platform.services), platform.releases})
+    owners = sorted({repo.split("/")[0] for repo in repos})
+    event = {
+        "webhook": {"endpoint": "/push", "port": str(GITHUB_PORT), "method": "POST", "maxPayloadSize": PAYLOAD},
+        "events": ["push"],
+        "active": True,
+        "contentType": "json",
+        "webhookSecret": {"name": "github-webhook", "key": "secret"},
+        # registers hooks only; it filters nothing that arrives, so the Sensors do
+        "repositories": [
+            {"owner": owner, "names": [repo.split("/")[1] for repo in repos if repo.startswith(f"{owner}/")]}
+            for owner in owners
+        ],
+    }
+    return _source("github", GITHUB_PORT, {"github": {"push": event}})
+
+
+def stages_source() -> Manifest:
+    events = {
+        name: {
+            "port": str(STAGES_PORT),
+            "endpoint": f"/{name}",
+            "method": "POST",
+            "maxPayloadSize": PAYLOAD,
+            "authSecret": {"name": "stages-token", "key": "token"},
+        }
+        for name in STAGES
+    }
+    return _source("stages", STAGES_PORT, {"webhook": events})
+
+
+def _source(name: str, port: int, spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "EventSource",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "eventBusName": "default",
+            "service": {"ports": [{"name": "http", "port": port, "targetPort": port}]},
+            **spec,
+        },
+    }
+
+
+def sensors(platform: Platform, templates: dict[str, WorkflowTemplate]) -> list[Manifest]:
+    """The four Sensors, one for each pipeline; `templates` by name are what they start."""
+    ci, ct, release = _Sensor(templates["ci"]), _Sensor(templates["ct"]), _Sensor(templates["release"])
+    for service in platform.services:
+        slug = _slug(service.repo)
+        constant = {"service": service.name, "repo": service.repo, "branch": service.branch}
+        labels = {"trainyard/service": service.name}
+        for suffix, dependency, delivery in (
+            ("", _pushed(f"push-{service.name}", service.repo, service.branch), "body.X-GitHub-Delivery"),
+            ("-missed", _missed(f"missed-{service.name}", service.repo, service.branch), "body.delivery"),
+        ):
+            ci.add(
+                f"ci-{service.name}{suffix}",
+                dependency,
+                f"ci-{slug}-{{{{ .Input.body.after | trunc 12 }}}}",
+                labels,
+                "body.after",
+                delivery,
+                constant | {"attempt": "1"},
+                {"sha": "body.after", "delivery": delivery},
+            )
+        for sensor, event, extra in ((ct, "built", ("image", "config")), (release, "accepted", ("lock",))):
+            sensor.add(
+                f"{sensor.pipeline}-{service.name}",
+                _stage(f"{event}-{service.name}", event, service),
+                f"{sensor.pipeline}-{slug}-{{{{ .Input.body.sha | trunc 12 }}}}-{{{{ .Input.body.attempt }}}}",
+                labels,
+                "body.sha",
+                "body.delivery",
+                constant,
+                {name: f"body.{name}" for name in ("sha", "attempt", "delivery", *extra)},
+            )
+    verify = _Sensor(templates["verify"])
+    for suffix, dependency, delivery in (
+        ("", _pushed("push", platform.releases, "main"), "body.X-GitHub-Delivery"),
+        ("-missed", _missed("missed", platform.releases, "main"), "body.delivery"),
+    ):
+        verify.add(
+            f"verify{suffix}",
+            dependency,
+            "verify-{{ .Input.body.after | trunc 12 }}",
+            {},
+            "body.after",
+            delivery,
+            {"repo": platform.releases},
+            {"before": "body.before", "commit": "body.after", "delivery": delivery},
+        )
+    return [sensor.manifest() for sensor in (ci, ct, release, verify)]
+
+
+class _Sensor:
+    """Collects the dependencies and triggers of the Sensor that starts one WorkflowTemplate."""
+
+    def __init__(self, template: WorkflowTemplate) -> None:
+        body: Any = template.to_dict()
+        self.pipeline: str = body["metadata"]["name"]
+        self.namespace: str = body["metadata"]["namespace"]
+        self.declared = {entry["name"]: "value" in entry for entry in body["spec"]["arguments"]["parameters"]}
+        self.dependencies: list[Manifest] = []
+        self.triggers: list[Manifest] = []
+
+    def add(
+        self,
+        name: str,
+        dependency: Manifest,
+        workflow: str,
+        labels: dict[str, str],
+        sha: str,
+        delivery: str,
+        constant: dict[str, str],
+        taken: dict[str, str],
+    ) -> None:
+        """One dependency and the trigger it fires. Raises ValueError if an argument is not the template's, or one is
+        missing.
+        """
+        given = {*constant, *taken}
+        odd = given - set(self.declared)
+        missing = {key for key, optional in self.declared.items() if not optional} - given
+        if odd or missing:
+            raise ValueError(
+                f"trigger {name}: template {self.pipeline} declares no {odd or '-'}, and needs {missing or '-'}"
+            )
+        source = dependency["name"]
+
+        def parameter(dest: str, **src: str) -> Manifest:
+            return {"src": {"dependencyName": source, **src}, "dest": dest}
+
+        resource = {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "Workflow",
+            "metadata": {
+                "namespace": self.namespace,
+                "labels": {"trainyard/pipeline": self.pipeline, **labels},
+                "annotations": {},
+            },
+            "spec": {
+                "workflowTemplateRef": {"name": self.pipeline},
+                "arguments": {
+                    "parameters": [
+                        *({"name": key, "value": value} for key, value in constant.items()),
+                        *({"name": key, "value": ""} for key in taken),
+                    ]
+                },
+            },
+        }
+        self.dependencies.append(dependency)
+        self.triggers.append(
+            {
+                "template": {
+                    "name": name,
+                    "conditions": source,
+                    "k8s": {
+                        "operation": "create",
+                        "source": {"resource": resource},
+                        "parameters": [
+                            parameter("metadata.name", dataTemplate=workflow),
+                            parameter("metadata.labels.trainyard/sha", dataKey=sha),
+                            parameter("metadata.annotations.trainyard/delivery", dataKey=delivery),
+                            *(
+                                parameter(f'spec.arguments.parameters.#(name=="{key}").value', dataKey=path)
+                                for key, path in taken.items()
+                            ),
+                        ],
+                    },
+                }
+            }
+        )
+
+    def manifest(self) -> Manifest:
+        return {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "Sensor",
+            "metadata": {"name": self.pipeline, "namespace": NAMESPACE},
+            "spec": {
+                "eventBusName": "default",
+                "template": {"serviceAccountName": "sensor"},
+                "dependencies": self.dependencies,
+                "triggers": self.triggers,
+            },
+        }
+
+
+def _pushed(name: str, repo: str, branch: str) -> Manifest:
+    filters = [("body.X-GitHub-Event", "push"), *_push(repo, branch)]
+    return _dependency(name, "github", "push", filters, [NOT_DELETED])
+
+
+def _missed(name: str, repo: str, branch: str) -> Manifest:
+    return _dependency(name, "stages", "push", _push(repo, branch), [NOT_DELETED])
+
+
+def _stage(name: str, event: str, service: Service) -> Manifest:
+    return _dependency(name, "stages", event, [("body.service", service.name), ("body.repo", service.repo)])
+
+
+def _push(repo: str, branch: str) -> list[tuple[str, str]]:
+    return [("body.repository.full_name", repo), ("body.ref", f"refs/heads/{branch}")]
+
+
+def _dependency(
+    name: str, source: str, event: str, equal: Sequence[tuple[str, str]], more: Sequence[Manifest] = ()
+) -> Manifest:
+    """Filter values are unanchored regular expressions, so each is written as `^…$`."""
+    data = [*({"path": path, "type": "string", "value": [f"^{re.escape(text)}$"]} for path, text in equal), *more]
+    return {"name": name, "eventSourceName": source, "eventName": event, "filters": {"data": data}}
+
+
+def _slug(repo: str) -> str:
+    """An owner/name as part of a Kubernetes name."""
+    return re.sub(r"[^a-z0-9]+", "-", repo.lower()).strip("-")

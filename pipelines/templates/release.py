@@ -1,0 +1,41 @@
+"""release: one commit to the releases repository, one release of a service at a time."""
+
+from __future__ import annotations
+
+from hera.workflows import DAG, Task, WorkflowTemplate
+from hera.workflows import models as m
+
+from pipelines.steps.emit import status
+from pipelines.steps.release import release
+from pipelines.templates import _parts as p
+from pipelines.templates.ci import SERVICE, arguments, exit_handler
+
+
+def template(images: p.Images) -> WorkflowTemplate:
+    to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
+    with p.pipeline(
+        "release",
+        "mlops-release",
+        arguments(*SERVICE, "lock"),
+        status=to_host,
+        minutes=60,
+        synchronization=m.Synchronization(mutexes=[m.Mutex(name="release-{{workflow.parameters.service}}")]),
+    ) as workflow:
+        releases = p.platform("release", release, images, p.REGISTRY, p.GIT_WRITE)
+        exit_handler("release", to_host)
+        with DAG(name="main"):
+            Task(
+                name="release",
+                template=releases,
+                arguments=p.inputs(
+                    "service",
+                    "repo",
+                    "branch",
+                    "sha",
+                    "lock",
+                    environment="dev",
+                    workflow="{{workflow.name}}",
+                    owner="{{workflow.uid}}",
+                ),
+            )
+    return workflow

@@ -1,0 +1,97 @@
+"""`make render`: writes everything that is generated. `--check` writes nothing and fails where a file differs.
+
+A folder in OWNED belongs to this program: a file there that it did not write is stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import platform as settings
+from pipelines.templates import ci, cluster, ct, events, reconcile, release, verify
+from pipelines.templates._parts import Images
+
+ROOT = Path(__file__).parents[2]
+OWNED = ("mlops", "argo-events/sources", "applications/services", "argocd/projects")
+HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
+
+
+def render(root: Path = ROOT) -> dict[str, str]:
+    """Path → text of every generated file, from `platform.yaml` and `versions.yaml`."""
+    platform = settings.load(root / "platform.yaml")
+    images = Images(**yaml.safe_load((root / "versions.yaml").read_text())["images"])
+    templates = {body.name: body for body in (t.template(images) for t in (ci, ct, release, verify))}
+    files: dict[str, Iterable[Any]] = {
+        f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
+    }
+    files["mlops/templates/reconcile.yaml"] = [reconcile.template(images).to_dict()]
+    digest = hashlib.sha256("".join(_text(body) for body in files.values()).encode()).hexdigest()
+    named = {str(name): body for name, body in templates.items()}
+    for sensor in events.sensors(platform, named):
+        files[f"mlops/sensors/{sensor['metadata']['name']}.yaml"] = [sensor]
+    for where in cluster.RUNS:
+        files[f"mlops/config/{where}.yaml"] = [
+            cluster.namespace(where),
+            cluster.endpoints(platform, where),
+            cluster.platform_config(platform, images, version("trainyard"), f"sha256:{digest}", where),
+        ]
+    for name, objects in cluster.accounts().items():
+        files[f"mlops/accounts/{name}.yaml"] = objects
+    files["argo-events/sources/eventbus.yaml"] = [events.event_bus()]
+    files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
+    files["argo-events/sources/stages.yaml"] = [events.stages_source()]
+    files["argocd/projects/services.yaml"] = [cluster.project(platform)]
+    for service in platform.services:
+        for environment in service.environments:
+            where = f"{service.name}-{environment}"
+            files[f"applications/services/{where}/namespace.yaml"] = [
+                cluster.namespace(where),
+                cluster.endpoints(platform, where),
+            ]
+            files[f"applications/services/{where}/application.yaml"] = [
+                cluster.application(platform, service.name, environment)
+            ]
+    return {name: HEADER + _text(objects) for name, objects in files.items()}
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 1 with `--check` if a file on disk differs from what would be written, and says which."""
+    files = render()
+    stale = [path for owned in OWNED for path in sorted((ROOT / owned).rglob("*.yaml")) if _name(path) not in files]
+    differing = [name for name, text in files.items() if not _same(ROOT / name, text)]
+    if "--check" in argv:
+        for name in [*differing, *map(_name, stale)]:
+            print(
+                f"{name}: differs from what pipelines/templates and platform.yaml say\n  → make render", file=sys.stderr
+            )
+        return 1 if differing or stale else 0
+    for path in stale:
+        path.unlink()
+    for name in differing:
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(files[name])
+    print(f"{len(files)} files, {len(differing)} written, {len(stale)} removed")
+    return 0
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+def _text(objects: Iterable[Any]) -> str:
+    return yaml.safe_dump_all(objects, sort_keys=False, width=120, explicit_start=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
