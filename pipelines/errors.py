@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of `yard` and of every step; `docs/exit-codes.md` and the retry rules are made from this table."""
+    """Exit codes of `yard` and of every step; docs/architecture.md explains them, the retry rules use them."""
 
     OK = 0
     BUG = 1  # anything not foreseen: please report it

@@ -23,7 +23,7 @@ def release_files(
     lock: Lock, digest: str, config: Config, environment: str, *, images: dict[str, str], record: dict[str, str]
 ) -> dict[str, str]:
     """File name → YAML of one service in one environment. `record` is the release record's data, all strings."""
-    knobs = config.deploy[environment]
+    knobs = {str(name): deploy for name, deploy in config.deploy.items()}[environment]
     namespace = f"{lock.service}-{environment}"
     labels = {"app.kubernetes.io/name": lock.service, "app.kubernetes.io/managed-by": "trainyard"}
     documents = {

@@ -5,6 +5,7 @@ addresses and Secrets.
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,6 +96,11 @@ def _lines(node: yaml.Node, field: Field, lines: dict[Field, int]) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _lines(value, (*field, index), lines)
+
+
+def field_of(name: str) -> Field:
+    """`spec.templates[2].name` as a path; good enough to find its line (keys with dots end the search early)."""
+    return tuple(int(index) if index else key for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", name))
 
 
 def readdress(objects: Sequence[Object], endpoints: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from solo.events import support_rows
 from solo.manifests import Field
 from solo.store import Object
 
@@ -165,34 +166,8 @@ RULES: list[Rule] = [
         "ttlStrategy says how long Workflows are kept",
     ),
     *_workflow("CronWorkflow", "spec.workflowSpec."),
+    *(Rule(kind, verdict, field, why) for kind, verdict, field, why in support_rows()),
     Rule("EventBus", "noted", "spec.…", "the bus is a table of solo's database: one machine, no replicas"),
-    Rule(
-        "EventSource",
-        "honoured",
-        "spec.github.*.webhook.endpoint spec.github.*.webhook.port spec.github.*.webhook.method spec.github.*.webhook.maxPayloadSize"
-        " spec.github.*.events[] spec.github.*.active spec.github.*.contentType spec.github.*.webhookSecret.name"
-        " spec.github.*.webhookSecret.key spec.webhook.*.port spec.webhook.*.endpoint spec.webhook.*.method"
-        " spec.webhook.*.maxPayloadSize spec.webhook.*.authSecret.name spec.webhook.*.authSecret.key",
-    ),
-    Rule("EventSource", "noted", "spec.eventBusName spec.service.…", "there is one bus, and solo listens on loopback"),
-    Rule(
-        "EventSource",
-        "noted",
-        "spec.github.*.repositories[].…",
-        "registers hooks at GitHub; it filters nothing that arrives",
-    ),
-    Rule(
-        "Sensor",
-        "honoured",
-        "spec.dependencies[].name spec.dependencies[].eventSourceName spec.dependencies[].eventName"
-        " spec.dependencies[].filters.data[].path spec.dependencies[].filters.data[].type spec.dependencies[].filters.data[].value[]"
-        " spec.dependencies[].filters.data[].comparator spec.dependencies[].filters.dataLogicalOperator"
-        " spec.dependencies[].filters.exprs[].expr spec.dependencies[].filters.exprs[].fields[].…"
-        " spec.dependencies[].filters.exprLogicalOperator spec.dependencies[].filtersLogicalOperator"
-        " spec.triggers[].template.name spec.triggers[].template.conditions spec.triggers[].template.k8s.operation"
-        " spec.triggers[].template.k8s.source.resource.… spec.triggers[].template.k8s.parameters[].…",
-    ),
-    Rule("Sensor", "noted", "spec.eventBusName spec.template.serviceAccountName", "there is one bus; " + GUARD),
     Rule(
         "Application",
         "honoured",
@@ -201,6 +176,7 @@ RULES: list[Rule] = [
         " spec.syncPolicy.retry.limit spec.syncPolicy.retry.backoff.duration spec.syncPolicy.retry.backoff.factor"
         " spec.syncPolicy.retry.backoff.maxDuration",
     ),
+    Rule("Application", "honoured", "spec.revisionHistoryLimit"),
     Rule("Application", "noted", "spec.syncPolicy.syncOptions[]", "solo applies one way"),
     Rule(
         "AppProject",
@@ -219,6 +195,7 @@ RULES: list[Rule] = [
     Rule("Secret", "honoured", "type data.* stringData.*"),
     Rule("ServiceAccount", "noted", "automountServiceAccountToken", ISOLATION),
     Rule("Role RoleBinding ClusterRole ClusterRoleBinding", "noted", "rules[].… roleRef.… subjects[].…", GUARD),
+    Rule("NetworkPolicy", "noted", "spec.…", "a process has the network of this machine"),
     Rule("Namespace", "honoured", "spec.…"),
     Rule("PodDisruptionBudget", "noted", "spec.…", "nothing evicts a process here"),
     Rule("HorizontalPodAutoscaler", "noted", "spec.…", CAPACITY),

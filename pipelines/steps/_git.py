@@ -34,9 +34,10 @@ def git(*args: str, cwd: Path | None = None, check: bool = True) -> str:
     }
     done = subprocess.run(["git", *args], cwd=cwd, env=env, capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
-        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("hint:")]
+        lines = [line for line in done.stderr.splitlines() if line.startswith(("fatal:", "error:", "remote: error"))]
+        verb = next((word for word in args if not word.startswith(("-", "/"))), "")
         raise YardError(
-            f"git {args[0]}: {lines[-1] if lines else f'exit code {done.returncode}'}",
+            f"git {verb}: {lines[0] if lines else f'exit code {done.returncode}: {done.stderr.strip()}'}",
             where=url_of(args),
             todo="does the repository exist, and may this token read it?",
             code=Exit.UNAVAILABLE,

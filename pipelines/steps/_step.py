@@ -78,14 +78,14 @@ def signature(function: Step) -> Signature:
 def run(argv: list[str]) -> int:
     """Run one step from its command line and return its exit code (see `pipelines.errors.Exit`)."""
     name, *rest = argv or [""]
-    outputs = Path(OUTPUTS)
+    outputs = Path()
     try:
         if name not in STEPS:
             raise YardError(f"no step {name!r}", todo=f"one of {', '.join(sorted(STEPS))}", code=Exit.USAGE)
         function = STEPS[name]
         wanted = signature(function)
         given = _arguments(rest)
-        outputs = Path(given.pop("outputs", OUTPUTS))
+        outputs = Path(given.pop("outputs", ""))
         names = [*wanted.parameters, *wanted.inputs, *wanted.outputs]
         if set(given) != set(names):
             odd = sorted(set(given) ^ set(names))

@@ -37,7 +37,7 @@ def evaluate(
     make_bundle(bundle, model / "model.onnx", x[:GOLDEN_ROWS], labels, name=service)
     candidate = load_bundle(bundle)
     predicted, probabilities = candidate.predict(x)
-    found: dict[str, Any] = scores(y, predicted, probabilities, candidate.labels, {"label": y, **slices})
+    found: dict[str, Any] = dict(scores(y, predicted, probabilities, candidate.labels, {"label": y, **slices}))
     found["serving"] = None
     if serving:
         found["serving"] = _beside(serving, x, y, slices, predicted)

@@ -23,7 +23,12 @@ def checkout(*, repo: str, sha: str, source: OutputPath) -> None:
         raise YardError(f"not a full commit id: {sha!r}", where="parameter sha")
     source.mkdir(parents=True)
     git("init", "--quiet", str(source))
-    git("-C", str(source), "fetch", "--quiet", "--depth=1", "--no-tags", url(repo), sha)
+    try:
+        git("-C", str(source), "fetch", "--quiet", "--depth=1", "--no-tags", url(repo), sha)
+    except YardError as error:
+        if "not our ref" in error.what:  # git's words for a commit that the host does not have
+            raise YardError("the host has no such commit", where=f"{url(repo)} {sha}", code=Exit.NOT_FOUND) from None
+        raise
     git("-C", str(source), "checkout", "--quiet", "--detach", "FETCH_HEAD")
     got = git("-C", str(source), "rev-parse", "HEAD").strip()
     if got != sha:

@@ -51,7 +51,8 @@ def inspect(*, before: str, commit: str, owner: str) -> Inspected:
         targets: list[dict[str, Any]] = []
         for service, environment in folders:
             found = repository.record(repository.folder(clone, service, environment))
-            if not before and found and registry.get_alias(service, "serving", missing_ok=True) == found["lock"]:
+            alias = registry.get_alias(service, "serving")
+            if not before and found and alias and alias.lock == found["lock"]:
                 continue
             targets.append(
                 {

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from hera.workflows import Artifact, Container, Parameter, RawArtifact, Task, WorkflowTemplate
 from hera.workflows import models as m
+from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
+from hera.workflows.models.io.k8s.apimachinery.pkg.util.intstr import IntOrString
 
 from pipelines.errors import Exit
 from pipelines.steps._step import INPUTS, OUTPUTS, Step, signature
@@ -59,15 +61,15 @@ KILLED = 128 + 9  # the exit code of a container that was killed: by hand, or fo
 
 # a step is tried again only when trying again can help: the pod was lost, or something did not answer
 RETRY = m.RetryStrategy(
-    limit="3",
+    limit=IntOrString(root="3"),
     retry_policy="Always",
     expression=f"lastRetry.status == 'Error' || lastRetry.exitCode in ['{int(Exit.UNAVAILABLE)}', '{KILLED}']",
-    backoff=m.Backoff(duration="1s", factor="3", max_duration="2m"),
+    backoff=m.Backoff(duration="1s", factor=IntOrString(root="3"), max_duration="2m"),
 )
 
 # of the user's own code only a lost or killed pod is tried again: a failure of its own would fail again, and costs time
 RETRY_LOST = m.RetryStrategy(
-    limit="2",
+    limit=IntOrString(root="2"),
     retry_policy="Always",
     expression=f"lastRetry.status == 'Error' || lastRetry.exitCode == '{KILLED}'",
 )
@@ -88,6 +90,7 @@ def platform(
             *(f"--{key}={{{{inputs.parameters.{key}}}}}" for key in wanted.parameters),
             *(f"--{key}={INPUTS}/{key}" for key in wanted.inputs),
             *(f"--{key}={OUTPUTS}/{key}" for key in wanted.outputs),
+            *([f"--outputs={OUTPUTS}"] if wanted.results else []),
         ],
         env_from=[
             m.EnvFromSource(config_map_ref=m.ConfigMapEnvSource(name="endpoints")),
@@ -126,7 +129,7 @@ def user(
 ) -> Container:
     """A template that runs the user's own command in the user's own image: no token, no credentials, no root.
 
-    Artifacts lie at the directories that `env` names; the parameters file holds `{"seed": …, "params": {…}}`.
+    Artifacts lie at the directories that `env` names (that of the output is there, empty); the parameters file holds `{"seed": …, "params": {…}}`.
     """
     variables = dict(env or {})
     artifacts: list[Artifact] = [Artifact(name=key, path=f"{INPUTS}/{key}") for key in inputs]
@@ -142,7 +145,7 @@ def user(
         name=name,
         image="{{inputs.parameters.image}}",
         command=["sh", "-c"],
-        args=["{{inputs.parameters.command}}"],
+        args=[(f"mkdir -p {OUTPUTS}/{output}\n" if output else "") + "{{inputs.parameters.command}}"],
         env=[
             m.EnvVar(name="HOME", value="/tmp"),  # noqa: S108
             m.EnvVar(name="PYTHONDONTWRITEBYTECODE", value="1"),
@@ -201,7 +204,9 @@ def artifact(name: str, task: Task | str, output: str | None = None) -> Artifact
 
 
 def resources(cpu: str, memory: str, limit: str) -> m.ResourceRequirements:
-    return m.ResourceRequirements(requests={"cpu": cpu, "memory": memory}, limits={"memory": limit})
+    return m.ResourceRequirements(
+        requests={"cpu": Quantity(root=cpu), "memory": Quantity(root=memory)}, limits={"memory": Quantity(root=limit)}
+    )
 
 
 def secret_volume(c: Credential) -> m.Volume:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from hera.workflows import DAG, Artifact, Container, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from pipelines.steps._step import OUTPUTS
 from pipelines.steps.claim import claim
 from pipelines.steps.emit import built, status
 from pipelines.steps.source import checkout, validate_config
@@ -112,7 +113,7 @@ def _kaniko(images: p.Images) -> Container:
             "--cache=true",
             "--cache-repo=$(REGISTRY)/cache/{{inputs.parameters.repo}}",
             "--reproducible",
-            f"--image-name-with-digest-file={p.OUTPUTS}/image",
+            f"--image-name-with-digest-file={OUTPUTS}/image",
         ],
         env_from=[m.EnvFromSource(config_map_ref=m.ConfigMapEnvSource(name="endpoints"))],
         inputs=[
@@ -121,7 +122,7 @@ def _kaniko(images: p.Images) -> Container:
             Parameter(name="dockerfile"),
             Artifact(name="source", path="/workspace"),
         ],
-        outputs=[Parameter(name="image", value_from=m.ValueFrom(path=f"{p.OUTPUTS}/image"))],
+        outputs=[Parameter(name="image", value_from=m.ValueFrom(path=f"{OUTPUTS}/image"))],
         volumes=[
             m.Volume(name="outputs", empty_dir=m.EmptyDirVolumeSource()),
             m.Volume(
@@ -134,7 +135,7 @@ def _kaniko(images: p.Images) -> Container:
             ),
         ],
         volume_mounts=[
-            m.VolumeMount(name="outputs", mount_path=p.OUTPUTS),
+            m.VolumeMount(name="outputs", mount_path=OUTPUTS),
             m.VolumeMount(name="registry-push", mount_path="/kaniko/.docker", read_only=True),
         ],
         pod_spec_patch='{"securityContext": {"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0}}',

@@ -8,6 +8,7 @@ from __future__ import annotations
 from hera.workflows import DAG, Artifact, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from pipelines.steps._step import INPUTS, OUTPUTS
 from pipelines.steps.data import analyze, validate_data
 from pipelines.steps.decide import gate
 from pipelines.steps.emit import accepted, status
@@ -22,13 +23,13 @@ def template(images: p.Images) -> WorkflowTemplate:
     to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
     with p.pipeline("ct", "mlops", arguments(*SERVICE, "image", "config"), status=to_host, minutes=24 * 60) as workflow:
         plans = p.platform("plan", plan, images, p.REGISTRY)
-        ingests = p.user("ingest", output="data", env={"DATA_DIR": f"{p.OUTPUTS}/data"})
+        ingests = p.user("ingest", output="data", env={"DATA_DIR": f"{OUTPUTS}/data"})
         validates = p.platform("validate", validate_data, images)
         processes = p.user(
             "process",
             inputs=["data"],
             output="features",
-            env={"DATA_DIR": f"{p.INPUTS}/data", "FEATURES_DIR": f"{p.OUTPUTS}/features"},
+            env={"DATA_DIR": f"{INPUTS}/data", "FEATURES_DIR": f"{OUTPUTS}/features"},
         )
         analyzes = p.platform("analyze", analyze, images)
         trains = _train()
@@ -141,7 +142,7 @@ def _command(todo: Task, name: str) -> list[Parameter]:
 
 def _train() -> DAG:
     """One of two templates: on a GPU node, or kept off them. Which one: `gpu`, the number that mlops.yaml asks for."""
-    env = {"FEATURES_DIR": f"{p.INPUTS}/features", "MODEL_DIR": f"{p.OUTPUTS}/model"}
+    env = {"FEATURES_DIR": f"{INPUTS}/features", "MODEL_DIR": f"{OUTPUTS}/model"}
     on_cpu = p.user(
         "train-cpu", inputs=["features"], output="model", env=env, patch=True, affinity=_nodes("DoesNotExist")
     )
@@ -164,7 +165,7 @@ def _train() -> DAG:
         inputs=[*(Parameter(name=name) for name in (*names, "gpu")), Artifact(name="features")],
         outputs=[Artifact(name="model", from_expression=model)],
     ) as dag:
-        given = [
+        given: list[Parameter | Artifact] = [
             *(Parameter(name=name, value=f"{{{{inputs.parameters.{name}}}}}") for name in names),
             Artifact(name="features", from_="{{inputs.artifacts.features}}"),
         ]

@@ -1,0 +1,51 @@
+# Trainyard. `make help` lists what a person would type.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## a git push becomes a deployed model that answers, on this machine
+	@$(BIN)/yard demo
+
+test: $(READY) ## every test; needs nothing but package installs
+	@$(BIN)/pytest -n auto tests
+
+lint: $(READY) ## format, lint, types, generated files
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/shellcheck .ci/run
+	@$(BIN)/python -m pipelines.templates.render --check
+	@$(BIN)/yard solo support --markdown | diff -u docs/support.md - || { echo "docs/support.md differs: make render"; exit 1; }
+
+render: $(READY) ## write mlops/ and what else is generated
+	@$(BIN)/python -m pipelines.templates.render
+	@$(BIN)/yard solo support --markdown > docs/support.md
+
+bench: $(READY) ## speed: the push, a step, serving; each beside its floor
+	@$(BIN)/python -m bench
+
+lock: ## resolve the requirements anew, with hashes
+	@$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-emit-index-url --no-header \
+		--all-extras --group dev pyproject.toml -o requirements/dev.txt
+
+clean: ## forget the environment and solo's state (stop solo first)
+	@test ! -x $(BIN)/yard || $(BIN)/yard solo down
+	@rm -rf $(VENV) .solo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# uv installs in seconds what pip installs in a minute; both check the hashes
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 2; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements/dev.txt > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: help demo test lint render bench lock clean

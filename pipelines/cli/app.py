@@ -1,0 +1,175 @@
+"""The commands of `yard`. Each imports what it needs when it runs: `yard check` does not wait for an HTTP client."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from pipelines.errors import Exit, YardError
+
+GROUP = "trainyard.commands"
+
+Server = Annotated[str, typer.Option("--server", envvar="ARGO_SERVER", help="Argo Server; without it, solo's.")]
+Service = Annotated[str, typer.Option("--service", help="Only this service.")]
+Sha = Annotated[str, typer.Argument(metavar="SHA", help="A commit: full, abbreviated, or a name such as HEAD.")]
+
+app = typer.Typer(
+    help="From git push to a deployed model: what ran, what it said, what serves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def run(argv: list[str]) -> int:
+    """Parse and run one command line; returns the exit code."""
+    _mount(argv)
+    try:
+        result = get_command(app).main(argv, prog_name="yard", standalone_mode=False)
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # every one that parsing raises has it
+        return error.exit_code
+    except SystemExit as error:
+        # typer turns a BrokenPipeError into this
+        return 141 if error.code == 1 else Exit.BUG
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _mount(argv: list[str]) -> None:
+    """Add the commands that other packages offer; a package is imported only for its own command or the list of all."""
+    own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    words = [word for word in argv if not word.startswith("-")]
+    for point in entry_points(group=GROUP):
+        if not words or point.name == words[0]:
+            if point.name in own:
+                raise YardError(f"the command {point.name!r} exists already", where=point.value, code=Exit.CONFLICT)
+            group = _load(point, asked=bool(words))
+            if group is not None:
+                app.add_typer(group, name=point.name)
+
+
+def _load(point: EntryPoint, *, asked: bool) -> typer.Typer | None:
+    try:
+        group = point.load()
+    except ImportError as error:
+        if not asked:
+            return None
+        todo = f"pip install 'trainyard[{point.name}]'"
+        raise YardError(f"`yard {point.name}` needs {error.name}", todo=todo, code=Exit.NOT_FOUND) from None
+    if not isinstance(group, typer.Typer):
+        raise TypeError(f"{point.value}: not a typer.Typer")
+    return group
+
+
+@app.command()
+def runs(
+    server: Server = "",
+    service: Service = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
+) -> None:
+    """What ran and what is running."""
+    from pipelines.cli import show
+    from pipelines.cli.addresses import find
+    from pipelines.cli.argo import Argo
+
+    show.runs(Argo(find(server)), service, limit)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run, as `yard runs` names it.")],
+    server: Server = "",
+    step: Annotated[str, typer.Option("--step", "-s", help="Only this step.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+) -> None:
+    """What the steps of a run printed."""
+    from pipelines.cli.addresses import find
+    from pipelines.cli.argo import Argo
+    from pipelines.cli.logs import logs
+
+    logs(Argo(find(server)), name, step, follow=follow)
+
+
+@app.command()
+def models(server: Server = "", service: Service = "") -> None:
+    """The registered models of each service, and which one serves."""
+    from pipelines.cli import show
+    from pipelines.cli.addresses import find
+
+    show.models(find(server), service)
+
+
+@app.command()
+def trace(sha: Sha, server: Server = "") -> None:
+    """How far a commit came, link by link, and where it stopped."""
+    from pipelines.cli.addresses import find
+    from pipelines.cli.trace import trace
+
+    trace(find(server), sha)
+
+
+@app.command()
+def rerun(sha: Sha, server: Server = "", service: Service = "") -> None:
+    """Run a commit again on purpose, as a new attempt."""
+    from pipelines.cli.addresses import find
+    from pipelines.cli.rerun import rerun
+
+    rerun(find(server), sha, service)
+
+
+@app.command()
+def watch(
+    words: Annotated[list[str], typer.Argument(metavar="[REPO] SHA", help="The commit to follow.")],
+    server: Server = "",
+    ref: Annotated[str, typer.Option("--ref", help="What was pushed, as in refs/heads/main.")] = "",
+) -> int:
+    """Follow a commit until it serves or stops: a line for every finished step.
+
+    The exit code says how it ended: 0 deployed (or nothing to do), 7 refused by the gate, 8 taken back,
+    9 the service's own code failed.
+    """
+    from pipelines.cli.addresses import find
+    from pipelines.cli.watch import watch
+
+    if len(words) > 2:
+        raise YardError("expected [REPO] SHA", todo="yard watch --help", code=Exit.USAGE)
+    return watch(find(server), words[0] if len(words) == 2 else "", words[-1], ref)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="mlops.yaml, or the directory it is in.")] = Path(),
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of mlops.yaml instead.")] = False,
+) -> None:
+    """Whether mlops.yaml is right: what the platform would say to a push."""
+    from pipelines.cli.service import check
+    from pipelines.config import schema as of_mlops_yaml
+
+    if schema:
+        print(json.dumps(of_mlops_yaml(), indent=2))
+    else:
+        check(path)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="The service's name, as in my-model.")]) -> None:
+    """Write a service that works at once into ./NAME."""
+    from pipelines.cli.service import new
+
+    new(name, Path.cwd())
+
+
+@app.command()
+def demo() -> None:
+    """The whole story on this machine: a push becomes a model that answers; a worse one is stopped."""
+    from pipelines.cli.addresses import home
+    from pipelines.cli.demo import demo
+
+    demo(home())

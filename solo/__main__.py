@@ -1,0 +1,5 @@
+"""`python -m solo …` is `yard solo …`."""
+
+from solo.cli import app
+
+app()

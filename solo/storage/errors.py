@@ -1,0 +1,59 @@
+"""Failures as Google Cloud Storage words them: a status, a reason for programs, a message for people."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class StorageError(Exception):
+    """An answer other than success. `status` is HTTP's; `reason` is the word that GCS has for it."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message = status, reason, message
+
+    def document(self) -> dict[str, Any]:
+        """The body of the answer in GCS's shape."""
+        detail = {"message": self.message, "domain": "global", "reason": self.reason}
+        return {"error": {"code": self.status, "message": self.message, "errors": [detail]}}
+
+
+def no_bucket() -> StorageError:
+    return StorageError(404, "notFound", "The specified bucket does not exist.")
+
+
+def no_object(bucket: str, name: str) -> StorageError:
+    return StorageError(404, "notFound", f"No such object: {bucket}/{name}")
+
+
+def precondition() -> StorageError:
+    return StorageError(412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold.")
+
+
+def invalid(message: str) -> StorageError:
+    return StorageError(400, "invalid", message)
+
+
+def unsupported(what: str) -> StorageError:
+    return StorageError(501, "notImplemented", f"{what} is not supported by this emulator")
+
+
+def full(detail: str) -> StorageError:
+    # 507, not 503: the client retries a 503 until its deadline, and a full disk does not empty itself
+    return StorageError(507, "insufficientStorage", f"The store is full, nothing was written: {detail}")
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Turn an OSError that means "no space" into `full`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise full(str(error.strerror)) from None
+        raise

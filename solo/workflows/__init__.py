@@ -1,0 +1,24 @@
+"""Solo's Argo Workflows controller: `operate` is the whole of its logic, `Runner` the loop around it."""
+
+from solo.workflows.actions import delete, finished, resume, stop, submit, submit_from, suspend, terminate
+from solo.workflows.operate import Result, operate
+from solo.workflows.operation import Settings
+from solo.workflows.runner import Runner
+from solo.workflows.validate import ValidationError, validate
+
+__all__ = [
+    "Result",
+    "Runner",
+    "Settings",
+    "ValidationError",
+    "delete",
+    "finished",
+    "operate",
+    "resume",
+    "stop",
+    "submit",
+    "submit_from",
+    "suspend",
+    "terminate",
+    "validate",
+]
