@@ -28,6 +28,7 @@ from solo.events import apps as event_apps
 from solo.events import check as check_events
 from solo.git import Deliverer, create_repo, status_routes
 from solo.manifests import Manifest, ManifestError, field_of, load, make_secrets, readdress, secret_value
+from solo.pods.directory import kill_all
 from solo.pods.runtime import Runtime
 from solo.storage import CLOSED, Storage
 from solo.storage import app as storage_app
@@ -158,7 +159,8 @@ class Solo:
                 failed.result()
             for server in servers:
                 server.should_exit = True
-            await runtime.stop_all()
+        await asyncio.to_thread(kill_all, self.home)
+
 
     def _announce(
         self,

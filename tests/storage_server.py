@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from google.cloud import storage as gcs
 from google.oauth2.credentials import Credentials
 
 from solo.storage import Storage, app
+
+# the client would otherwise read the bucket in the background, and faults would hit that request
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pipelines.errors import Exit, YardError
 
 SERVICE, REPO = "digits", "acme/digits"
 CHECKOUT = Path(__file__).parents[2]
-WORSE = (r"^( *hidden:).*$", r"\1 1   # one hidden unit: far too small")
+WORSE = (r"\bhidden: *\d+", "hidden: 1")
 SHADES = " ░▒▓█"
 
 
@@ -47,7 +47,7 @@ def demo(home: Path) -> None:
     print(f"  model v{version} says {answer}; the label is {truth}   ({elapsed:.0f} s after the start)")
     _say("Push a change that makes it worse: one hidden unit", "git push")
     _worsen(folder)
-    _git(folder, "push", "origin", "HEAD:main", expect_refusal=True)
+    _git(folder, "push", "origin", "HEAD:main")
     again, same = _predict(address, image)
     if same != version:
         raise YardError(f"model v{same} serves, v{version} should", code=Exit.BUG)
@@ -74,7 +74,7 @@ def _repository(folder: Path, remote: str) -> None:
     """The example as a repository of its own, with history if it was pushed before."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _git(folder.parent, "clone", "--quiet", remote, folder.name)
+    _git(folder.parent, "clone", "--quiet", remote, folder.name, quiet=True)
     tracked = _tracked(CHECKOUT / "examples" / SERVICE)
     _git(folder, "rm", "-r", "--quiet", "--ignore-unmatch", ".")
     for path in tracked:
@@ -98,7 +98,7 @@ def _tracked(example: Path) -> list[str]:
 
 def _worsen(folder: Path) -> None:
     file = folder / "mlops.yaml"
-    text, count = re.subn(*WORSE, file.read_text(), flags=re.MULTILINE)
+    text, count = re.subn(*WORSE, file.read_text())
     if count != 1:
         raise YardError("no parameter `hidden` to change", where=str(file), code=Exit.BUG)
     file.write_text(text)
@@ -151,17 +151,19 @@ def _head(folder: Path) -> str:
     ).stdout.strip()
 
 
-def _git(folder: Path, *args: str, expect_refusal: bool = False) -> None:
+def _git(folder: Path, *args: str, quiet: bool = False) -> None:
     identity = {"GIT_AUTHOR_NAME": "you", "GIT_AUTHOR_EMAIL": "you@localhost"}
     env = {**os.environ, **identity, "GIT_COMMITTER_NAME": "you", "GIT_COMMITTER_EMAIL": "you@localhost"}
-    _run(["git", "-c", "init.defaultBranch=main", *args], cwd=folder, env=env)
+    _run(["git", "-c", "init.defaultBranch=main", *args], cwd=folder, env=env, quiet=quiet)
 
 
 def _run(
     command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None, quiet: bool = False
 ) -> None:
-    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL if quiet else None, check=False)
+    shown = subprocess.PIPE if quiet else None
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=shown, stderr=shown, text=True, check=False)
     if done.returncode != 0:
+        print(done.stderr or "", file=sys.stderr, end="")
         raise YardError(
             f"`{' '.join(command[:4])} …` ended with {done.returncode}", todo="see the lines above", code=Exit.FAILED
         )

@@ -126,12 +126,14 @@ def _steps(workflow: str, nodes: dict[str, dict[str, Any]]) -> Iterator[Step]:
         code = outputs.get("exitCode")
         attempts = node.get("children") or [] if node["type"] == "Retry" else [key]
         pods = [(_pod(workflow, nodes[each]), each) for each in attempts if each in nodes]
+        # a Retry says why it did not try again; why it had to is said by its last try
+        last = nodes[pods[-1][1]] if pods else node
         yield Step(
             name=node.get("displayName") or key,
             phase=node.get("phase") or "Pending",
             started=time_of(node.get("startedAt")),
             finished=time_of(node.get("finishedAt")),
-            message=node.get("message") or "",
+            message=last.get("message") or node.get("message") or "",
             outputs={str(entry["name"]): str(entry.get("value", "")) for entry in outputs.get("parameters") or []},
             exit_code=int(code) if code is not None and re.fullmatch(r"-?\d+", str(code)) else None,
             pods=pods,

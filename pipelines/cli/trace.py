@@ -71,7 +71,9 @@ def _links(argo: Argo, sha: str, chain: dict[str, Run], events: list[dict[str, A
 
 def _arrival(ci: Run | None, events: list[dict[str, Any]]) -> Iterator[Link]:
     made = ci.delivery if ci else ""
-    entry = next((one for one in events if made and one.get("delivery") == made), events[-1] if events else {})
+    # the delivery's id goes along with the later stages' events: the first event of it is the push
+    oldest = events[::-1]
+    entry = next((one for one in oldest if made and one.get("delivery") == made), oldest[0] if oldest else {})
     if entry.get("refused"):
         yield Link("delivery", "stopped", f"{entry.get('delivery', '')} {entry.get('time', '')}", tuple(reasons(entry)))
         return

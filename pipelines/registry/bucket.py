@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 
 from pipelines.errors import Exit, YardError
+
+# Each client would read the bucket's metadata in the background, for traces that nobody takes: one more request a step,
+# and a denied one for credentials that may only touch objects (googleapis/google-cloud-python issue 17650)
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and to wait for the next bytes

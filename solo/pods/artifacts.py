@@ -26,7 +26,7 @@ class ObjectStore(Protocol):
     def open_blob(self, bucket: str, key: str) -> Path:
         """A local file with the object's bytes, to be read only. Raises FileNotFoundError."""
 
-    def put_file(self, bucket: str, key: str, path: Path) -> None:
+    def put_file(self, bucket: str, key: str, path: Path) -> object:
         """Store a file; may move it away."""
 
 

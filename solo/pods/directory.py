@@ -114,6 +114,13 @@ def kill_leftovers(uid: str) -> None:
         psutil.wait_procs(found, timeout=1)
 
 
+def kill_all(home: Path) -> None:
+    """Kill every pod that runs, as a machine that is switched off would: the next solo finds them lost."""
+    for path in (home / "pods").iterdir() if (home / "pods").is_dir() else ():
+        if path.is_dir() and PodDirectory(home, path.name).examine()[0] is State.RUNNING:
+            PodDirectory(home, path.name).kill()
+
+
 def collect(home: Path, keep_uids: Collection[str]) -> None:
     """Kill and remove every pod whose uid is not in `keep_uids`."""
     for path in (home / "pods").iterdir() if (home / "pods").is_dir() else ():

@@ -187,7 +187,10 @@ class Storage:
         return _object(row) if row else None
 
     def open_blob(self, bucket: str, key: str) -> Path:
-        """The file with an object's bytes, to read only; it is there until the object is replaced or deleted."""
+        """The file with an object's bytes, to read only; it is there until the object is replaced or deleted.
+
+        Raises StorageError(404), which is a FileNotFoundError if it is the object that is missing.
+        """
         return self._blobs.path(self.get(bucket, key).sha256)
 
     def open(self, bucket: str, key: str, generation: int | None = None) -> tuple[Object, IO[bytes]]:

@@ -10,8 +10,11 @@ from typing import Any
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class StorageError(Exception):
-    """An answer other than success. `status` is HTTP's; `reason` is the word that GCS has for it."""
+class StorageError(OSError):
+    """An answer other than success. `status` is HTTP's; `reason` is the word that GCS has for it.
+
+    An OSError, because in-process the store is used as one uses files.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -23,12 +26,16 @@ class StorageError(Exception):
         return {"error": {"code": self.status, "message": self.message, "errors": [detail]}}
 
 
+class NoObjectError(StorageError, FileNotFoundError):
+    """The bucket is there, the object is not."""
+
+
 def no_bucket() -> StorageError:
     return StorageError(404, "notFound", "The specified bucket does not exist.")
 
 
 def no_object(bucket: str, name: str) -> StorageError:
-    return StorageError(404, "notFound", f"No such object: {bucket}/{name}")
+    return NoObjectError(404, "notFound", f"No such object: {bucket}/{name}")
 
 
 def precondition() -> StorageError:

@@ -63,7 +63,6 @@ def execute(op: Operation, call: Call) -> dict[str, Any]:
             local["pod.name"] = pod_name(op.name, call.name, template["name"])
         template = fill(template, call.arguments, op.variables, local)
     if node is not None and node["phase"] in FULFILLED:
-        _release(op, node)
         return node
     with _marking(op, call):
         _check_timeout(op, template, node)
@@ -75,10 +74,7 @@ def execute(op: Operation, call: Call) -> dict[str, Any]:
             return node
     if template.get("retryStrategy"):
         return _retried(op, call, template, inner, node)
-    node = _dispatch(op, call, template, inner)
-    if node["phase"] in FULFILLED:
-        _release(op, node)
-    return node
+    return _dispatch(op, call, template, inner)
 
 
 def _in_hand(op: Operation, node: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
@@ -171,7 +167,6 @@ def _retried(
     if parent["phase"] in FULFILLED and _all_fulfilled(op, parent):
         if last is not None and "outputs" in last:
             parent["outputs"] = last["outputs"]
-        _release(op, parent)
         return parent
     if last is not None and last["phase"] not in FULFILLED:
         name, number = last["name"], len(tries) - 1
@@ -194,7 +189,6 @@ def _retried(
         result = _dispatch(op, child, filled, inner)
     except WorkflowError:
         if policy(template["retryStrategy"]) not in ("Always", "OnError", "OnTransientError"):
-            _release(op, parent)
             raise
         found = op.node(name)
         assert found is not None
@@ -262,7 +256,7 @@ def _check_children(op: Operation, template: Mapping[str, Any], node: dict[str, 
 def _lock(
     op: Operation, call: Call, template: Mapping[str, Any], node: dict[str, Any] | None
 ) -> tuple[dict[str, Any] | None, bool]:
-    holder = f"{op.namespace}/{op.name}/{node_id(op.name, call.name)}"
+    holder = op.lock_holder(node_id(op.name, call.name))
     wanted = locks.lock_names(template["synchronization"], op.namespace)
     attempt = locks.acquire(op.status, holder, wanted, op.locks)
     if attempt.acquired:
@@ -278,7 +272,3 @@ def _lock(
     node["synchronizationStatus"] = {"waiting": attempt.lock}
     node["message"] = attempt.message
     return node, False
-
-
-def _release(op: Operation, node: Mapping[str, Any]) -> None:
-    locks.release(op.status, f"{op.namespace}/{op.name}/{node['id']}")

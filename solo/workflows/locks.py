@@ -63,12 +63,14 @@ def acquire(status: dict[str, Any], holder: str, wanted: Sequence[str], view: Lo
     return Attempt(True)
 
 
-def release(status: dict[str, Any], holder: str) -> None:
-    """Give back all that `holder` has."""
-    if "synchronization" not in status:
-        return
+def release(status: dict[str, Any], holder: str) -> bool:
+    """Give back all that `holder` has; whether it had anything."""
     mutex = _mutex(status)
-    _store(status, [entry for entry in mutex["holding"] if entry["holder"] != holder], mutex["waiting"])
+    kept = [entry for entry in mutex["holding"] if entry["holder"] != holder]
+    if len(kept) == len(mutex["holding"]):
+        return False
+    _store(status, kept, mutex["waiting"])
+    return True
 
 
 def holding(workflow: Mapping[str, Any]) -> dict[str, str]:

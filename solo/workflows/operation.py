@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from solo.store import Object
 from solo.workflows import times
-from solo.workflows.locks import LockView
+from solo.workflows.locks import LockView, release
 from solo.workflows.names import node_id
 
 FULFILLED = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
@@ -70,7 +70,7 @@ class Operation:
     stop: set[str] = field(default_factory=set)
     wake_at: datetime | None = None
     deadline: datetime | None = None
-    # a node was finished from below: its ancestors have to be looked at once more
+    # something changed that nodes looked at earlier depend on: look once more
     again: bool = False
 
     def __post_init__(self) -> None:
@@ -169,7 +169,13 @@ class Operation:
             _set(node, "message", message)
         if phase in FULFILLED and not node.get("finishedAt"):
             node["finishedAt"] = self.stamp()
+        if phase in FULFILLED and release(self.status, self.lock_holder(node["id"])):
+            # whoever waits for the lock may have been passed over already
+            self.again = True
         return node
+
+    def lock_holder(self, node: str) -> str:
+        return f"{self.namespace}/{self.name}/{node}"
 
     def add_child(self, parent: dict[str, Any], child: str) -> None:
         children = parent.get("children", [])

@@ -159,7 +159,19 @@ def step(task, phase="Succeeded", at=0, *, message="", code=None, retried=False,
             return dict([node(f"{run}.{task}", task, "Pod", phase, outputs=given)])
         first, second = (node(f"{run}.{task}({n})", f"{task}({n})", "Pod", p) for n, p in ((0, "Error"), (1, phase)))
         return dict(
-            [node(f"{run}.{task}", task, "Retry", phase, outputs=given, children=[first[0], second[0]]), first, second]
+            [
+                node(
+                    f"{run}.{task}",
+                    task,
+                    "Retry",
+                    phase,
+                    outputs=given,
+                    children=[first[0], second[0]],
+                    message="No more retries left",
+                ),
+                first,
+                second,
+            ]
         )
 
     nodes.task = task

@@ -26,7 +26,7 @@ def event(**more):
 
 def test_a_deployed_commit_is_traced_from_its_delivery_to_what_serves(yard, argo):
     argo.put(ci(), ct(), release(), verify())
-    argo.events = [event()]
+    argo.events = [event(source="stages", event="built", ref="main"), event()]  # the newest first
     argo.applications["digits-dev"] = {
         "sync": {"status": "Synced", "revision": COMMIT},
         "health": {"status": "Healthy"},
@@ -68,6 +68,12 @@ def test_the_first_link_that_stopped_is_named_and_nothing_after_it(yard, argo):
         f"            yard logs {NAMES['ct']} --step train-cpu",
         "stopped at: training",
     ]
+
+
+def test_a_step_that_was_tried_again_tells_why_its_last_try_failed(yard, argo):
+    failed = step("checkout", "Failed", message="Error (exit code 4)", retried=True)
+    argo.put(workflow("ci", [failed], "Failed"))
+    assert "step checkout failed: Error (exit code 4)" in yard("trace", SHA).out
 
 
 def test_a_refused_model_stops_at_its_metrics_with_the_numbers(yard, argo):

@@ -127,10 +127,12 @@ def test_arithmetic_is_pythons(text: str) -> None:
 
 @given(st.text(max_size=20))
 def test_any_text_gives_a_value_or_an_error_with_a_message(text: str) -> None:
+    message = ""
     try:
-        evaluate(text, VARIABLES)
+        message = str(evaluate(text, VARIABLES)) or "empty"
     except ExpressionError as error:
-        assert str(error)
+        message = str(error)
+    assert message
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))

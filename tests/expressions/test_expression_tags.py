@@ -41,7 +41,7 @@ def test_a_tag_that_must_be_resolved_fails() -> None:
         with pytest.raises(UnresolvedError, match=r"tasks|missing"):
             fill(text, {"tasks.b.id": "1"}, ("tasks",))
     assert fill("{{item}} {{tasksA}}", {}, ("tasks",)) == "{{item}} {{tasksA}}"
-    with pytest.raises(UnresolvedError, match="failed to resolve {{item}}"):
+    with pytest.raises(UnresolvedError, match=r"failed to resolve \{\{item\}\}"):
         fill("{{item}}", {}, ("",))
 
 

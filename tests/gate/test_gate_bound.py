@@ -71,9 +71,7 @@ def test_a_model_worse_by_the_margin_is_let_through_as_rarely_as_promised(sample
         for (wins, losses), count in zip(pairs.tolist(), counts, strict=True)
         if lower_bound(wins, losses, samples, 0.95) >= -margin
     )
-    assert (
-        accepted / 4000 <= 0.065
-    )  # 5 %, or 6.0 % at worst by enumeration; and the noise of 4000 draws
+    assert accepted / 4000 <= 0.065  # 5 %, or 6.0 % at worst by enumeration; and the noise of 4000 draws
 
 
 def test_a_model_that_is_as_good_passes_and_one_that_is_clearly_worse_does_not():

@@ -37,6 +37,11 @@ def test_twenty_at_once_are_one(registry):
     assert registry.claimed("ci/x/1-1") == f"uid-{won.index(True)}"
 
 
+def test_a_claim_is_one_request(registry, faults):
+    registry.claim("ci/x/1-1", "me")
+    assert [method for method, _ in faults.requests] == ["POST"]
+
+
 @pytest.mark.parametrize("key", ["", "/", "a/", "a/../b", "../x"])
 def test_keys_that_are_none(registry, key):
     with pytest.raises(YardError, match="not a key"):

@@ -141,8 +141,8 @@ def test_the_registry_keeps_its_promises(storage_server):
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=15,
-            stateful_step_count=20,
+            max_examples=10,
+            stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

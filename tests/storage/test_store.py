@@ -38,6 +38,14 @@ def test_a_file_in_and_out(storage, tmp_path):
     assert storage.get("bucket", "a/b") == made
 
 
+def test_what_is_missing_is_missing_as_a_file_is(storage):
+    with pytest.raises(FileNotFoundError, match="No such object: bucket/a"):
+        storage.open_blob("bucket", "a")
+    with pytest.raises(StorageError, match="The specified bucket does not exist") as caught:
+        storage.open_blob("other", "a")
+    assert not isinstance(caught.value, FileNotFoundError)
+
+
 def test_equal_bytes_are_one_file_until_the_last_object_goes(storage):
     for name in ("a", "b"):
         storage.put("bucket", name, b"same")

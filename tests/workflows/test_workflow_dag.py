@@ -172,11 +172,13 @@ spec:
       tasks: [{name: a, template: make}, {name: b, template: make}]
     outputs:
       parameters:
-      - {name: sum, valueFrom: {expression: "asInt(tasks.a.outputs.parameters.n) + asInt(tasks.b.outputs.parameters.n)"}}
+      - name: sum
+        valueFrom: {expression: "asInt(tasks.a.outputs.parameters.n) + asInt(tasks.b.outputs.parameters.n)"}
       - {name: first, valueFrom: {parameter: "{{tasks.a.outputs.parameters.n}}"}}
       artifacts:
       - {name: one, from: "{{tasks.a.outputs.artifacts.f}}"}
-      - {name: best, fromExpression: "tasks.a.status == 'Failed' ? tasks.a.outputs.artifacts.f : tasks.b.outputs.artifacts.f"}
+      - name: best
+        fromExpression: "tasks.a.status == 'Failed' ? tasks.a.outputs.artifacts.f : tasks.b.outputs.artifacts.f"
   - name: make
     container: {image: x, command: [make]}
     outputs: {parameters: [{name: n, valueFrom: {path: /n}}], artifacts: [{name: f, path: /f}]}
@@ -395,7 +397,9 @@ spec:
   workflowMetadata: {labels: {kind: ci}, labelsFrom: {sha: {expression: "workflow.parameters.sha"}}}
   templates:
   - name: main
-    container: {image: x, command: [build, "{{workflow.parameters.repo}}", "{{workflow.parameters.sha}}", "{{workflow.name}}"]}
+    container:
+      image: x
+      command: [build, "{{workflow.parameters.repo}}", "{{workflow.parameters.sha}}", "{{workflow.name}}"]
 ---
 metadata: {name: ci-1}
 spec:
@@ -419,7 +423,9 @@ spec:
   arguments:
     parameters:
     - name: patch
-      value: '{"containers": [{"name": "main", "resources": {"limits": {"memory": "2Gi"}}, "env": [{"name": "A", "value": "2"}]}]}'
+      value: >-
+        {"containers": [{"name": "main", "resources": {"limits": {"memory": "2Gi"}},
+        "env": [{"name": "A", "value": "2"}]}]}
   templates:
   - name: main
     activeDeadlineSeconds: "{{workflow.parameters.seconds}}"
