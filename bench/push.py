@@ -53,9 +53,8 @@ def _push(machine: Machine, work: Path, title: str, count: int) -> None:
     ) if runs else []  # fmt: skip
     total = max(end for _, end, _ in pods) - begun
     user = _covered([(start, end) for start, end, node in pods if _task(node) in USER])
-    print(
-        f"\n{title}: push → deployed {total:.2f} s; the user's own steps {user:.2f} s; the platform's part {total - user:.2f} s"
-    )
+    parts = f"the user's own steps {user:.2f} s; the platform's part {total - user:.2f} s"
+    print(f"\n{title}: push → deployed {total:.2f} s; {parts}")
     for start, end, node in pods:
         mine = "user" if _task(node) in USER else ""
         print(f"  {start - begun:7.2f} s  {node['displayName']:<16}{end - start:7.2f} s  {mine}")

@@ -69,7 +69,7 @@ def parse(text: str, path: Path) -> Iterator[Manifest]:
     loader = yaml.SafeLoader(text)
     try:
         while loader.check_node():
-            node = loader.get_node()
+            node: Any = loader.get_node()
             lines: dict[Field, int] = {}
             _lines(node, (), lines)
             body = loader.construct_document(node)

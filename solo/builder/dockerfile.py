@@ -65,9 +65,7 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def words(text: str, values: Mapping[str, str], where: str) -> list[str]:
-    """Split at blanks, with quotes taken off and variables replaced, but not inside single quotes or after a
-    backslash.
-    """
+    """Split at blanks as a shell does, quotes taken off, variables replaced (not in '…' nor after a backslash)."""
     found: list[str] = []
     word: str | None = None
     quote = ""

@@ -30,7 +30,8 @@ from solo.pods.paths import is_system, plain
 
 KANIKO = re.compile(r"(?:.*/)?kaniko[^/]*(?:/executor)?")
 EXECUTOR = "/kaniko/executor"
-# what reaches package indexes from this host; only the builder's pip sees it
+# what reaches package indexes from this host; only the builder's pip sees it, which is uv
+PIP_SETTINGS = {"PIP_CERT": "SSL_CERT_FILE", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX"}
 NETWORK = re.compile(r"(UV_\w+|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR))", re.IGNORECASE)
 
 
@@ -131,8 +132,9 @@ class ImageTable:
 
     def _builder(self) -> Image:
         home = pwd.getpwuid(os.getuid()).pw_dir
-        uv = Path(sys.executable).with_name("uv")
-        network = {name: value for name, value in os.environ.items() if NETWORK.fullmatch(name)}
+        program = Path(sys.executable).with_name("uv")
+        network = {uv: os.environ[pip] for pip, uv in PIP_SETTINGS.items() if pip in os.environ}
+        network |= {name: value for name, value in os.environ.items() if NETWORK.fullmatch(name)}
         # a pod's HOME is its own, and the cache and the settings of uv lie in the user's
         network.setdefault("UV_CACHE_DIR", str(Path(os.environ.get("XDG_CACHE_HOME", f"{home}/.cache")) / "uv"))
         settings = Path(os.environ.get("XDG_CONFIG_HOME", f"{home}/.config")) / "uv/uv.toml"
@@ -142,7 +144,7 @@ class ImageTable:
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": str(Path(solo.__file__).parents[1]),
             "SOLO_IMAGES": str(self.store.root),
-            "SOLO_UV": str(uv) if uv.exists() else "uv",
+            "SOLO_UV": str(program) if program.exists() else "uv",
             "SOLO_UV_ENV": json.dumps(network),
         }
         argv = (sys.executable, "-m", "solo.builder")

@@ -11,6 +11,14 @@ from solo.expressions.expr import Expression, evaluate, evaluate_bool, parse_exp
 from solo.expressions.tags import AbsentError, UnresolvedError, nest, substitute, tags
 from solo.expressions.when import evaluate_when
 
+
+def warm() -> None:
+    """Build the parsers now rather than at their first use."""
+    parse_expression("true")
+    parse_depends("a")
+    evaluate_when("true")
+
+
 __all__ = [
     "AbsentError",
     "Depends",
@@ -25,4 +33,5 @@ __all__ = [
     "parse_expression",
     "substitute",
     "tags",
+    "warm",
 ]

@@ -20,8 +20,7 @@ async def log_lines(
 ) -> AsyncIterator[str]:
     """The log's lines, without their ends; with `tail`, begins with the last so many.
 
-    With `follow`, waits for more until the pod has ended (or was deleted); a pod that has not started yet is waited
-    for.
+    With `follow`, waits for the pod to start, and then for more until it has ended or was deleted.
     """
     directory = PodDirectory(home, pod_uid)
     log = _Rotated(directory.path / f"{container}.log")

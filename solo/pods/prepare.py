@@ -79,7 +79,11 @@ def prepare(
         plan[group] = []
         for index, container in enumerate(containers):
             main = group == "containers" and index == 0
-            plan[group].append(_container(pod, container, directory, volumes, find, images, ports, main=main))
+            try:
+                found = _container(pod, container, directory, volumes, find, images, ports, main=main)
+            except ValueError as problem:  # a path that is not absolute, a Secret's bytes that are no text
+                raise RefusedError(f"container {container['name']}: {problem}") from problem
+            plan[group].append(found)
     if inputs := (pod.get("solo") or {}).get("inputs", {}).get("artifacts"):
         try:
             load_inputs(_scripts(inputs, plan), locator(plan), objects, directory.staging)
@@ -180,9 +184,7 @@ def _command(container: Object, image: Image) -> list[str]:
 
 
 def _program(argv: list[str], paths: PathMap) -> list[str]:
-    """A script whose first line names an interpreter of the image (`#!/usr/local/bin/python`) is given to that one
-    here.
-    """
+    """A script whose first line names the image's interpreter (`#!/usr/local/bin/python`) is given to that one."""
     script = Path(argv[0])
     if script.is_absolute() and script.is_file():
         with script.open("rb") as file:
@@ -198,9 +200,7 @@ def _program(argv: list[str], paths: PathMap) -> list[str]:
 def _table(
     container: Object, image: Image, root: Path, named: Iterable[str], volumes: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """What each container path is on this host: the image's tree, `/tmp`, the paths that the manifest names, the
-    mounts.
-    """
+    """What each container path is here: the image's tree, `/tmp`, the paths that the manifest names, the mounts."""
     table = {"/tmp": root / "tmp"}  # noqa: S108 - a container's
     for path in image.paths:
         assert image.root is not None

@@ -35,14 +35,23 @@ def run(directory: Path) -> NoReturn:
     """The body of a freshly forked shim; never returns."""
     os.setsid()
     processes.adopt_orphans()
-    with contextlib.suppress(FileNotFoundError):  # the pod was deleted, or has been started
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
-        if processes.lock(lock):
-            plan = json.loads((directory / "plan.json").read_text())
-            # succeeds once: another shim that comes later finds no plan
-            (directory / "plan.json").rename(directory / "started.json")
-            Shim(directory, plan).run()
+    plan = _take(directory)
+    if plan is not None:
+        Shim(directory, plan).run()
     os._exit(0)
+
+
+def _take(directory: Path) -> dict[str, Any] | None:
+    """The plan, if this shim is the one to run it; the lock is then held until the process ends."""
+    try:
+        if not processes.lock(os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)):
+            return None
+        plan: dict[str, Any] = json.loads((directory / "plan.json").read_text())
+        # succeeds once: another shim that comes later finds no plan
+        (directory / "plan.json").rename(directory / "started.json")
+    except FileNotFoundError:  # the pod was deleted, or has been started
+        return None
+    return plan
 
 
 class Log:
@@ -113,7 +122,8 @@ class Shim:
         self.reason = ""  # why the pod is being ended: Stopped, DeadlineExceeded
         self.started_at = time.time()
         self.selector = selectors.DefaultSelector()
-        self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.wake_read, self.wake_write = os.pipe()
+        os.set_blocking(self.wake_write, False)  # as set_wakeup_fd wants it
         self.selector.register(self.wake_read, selectors.EVENT_READ)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
@@ -145,7 +155,7 @@ class Shim:
         self.oom_before = processes.oom_kills()
         # stderr shares stdout's pipe, so that lines keep their order; only a result needs them apart
         outputs = [_pipe(), _pipe()] if container.log.result is not None else [_pipe()]
-        failed, failure = os.pipe2(os.O_CLOEXEC)
+        failed, failure = os.pipe()  # not inherited: exec closes it
         shim = os.getpid()
         container.pid = os.fork()
         if container.pid == 0:
@@ -156,7 +166,7 @@ class Shim:
             container.pipes[read] = index == 0
             self.selector.register(read, selectors.EVENT_READ, container)
         container.state = "running"
-        container.message = os.read(failed, 4096).decode()  # ends when exec closes it: then the session exists, too
+        container.message = os.read(failed, 4096).decode()  # "" when exec has closed it; the session exists then
         os.close(failed)
 
     def _wait(self, containers: list[Container]) -> None:
@@ -314,7 +324,7 @@ def _exec(spec: dict[str, Any], shim: int, stdout: int, stderr: int, failure: in
 
 
 def _pipe() -> tuple[int, int]:
-    read, write = os.pipe2(os.O_CLOEXEC)
+    read, write = os.pipe()
     with contextlib.suppress(OSError):  # larger than the user's share of pipe memory: the default will do
         fcntl.fcntl(write, F_SETPIPE_SZ, PIPE_BYTES)
     return read, write

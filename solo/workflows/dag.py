@@ -321,7 +321,7 @@ class _Dag:
         found[prefix + "status"] = node["phase"]
         for key in ("startedAt", "finishedAt"):
             if node.get(key):
-                found[prefix + key] = times.write_seconds(times.read(node[key]))
+                found[prefix + key] = times.to_seconds(node[key])
         if "hostNodeName" in node:
             found[prefix + "hostNodeName"] = node["hostNodeName"]
         outputs = node.get("outputs") or {}

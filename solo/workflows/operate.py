@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from solo.expressions import ExpressionError, evaluate, nest, substitute
@@ -160,7 +161,6 @@ def _joined(spec: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
 
 def _set_variables(op: Operation) -> None:
     meta, spec = op.workflow["metadata"], op.spec
-    created = times.read(meta["creationTimestamp"])
     labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     parameters = (spec.get("arguments") or {}).get("parameters") or []
     variables = {
@@ -169,9 +169,6 @@ def _set_variables(op: Operation) -> None:
         "workflow.uid": meta.get("uid", ""),
         "workflow.mainEntrypoint": spec.get("entrypoint", ""),
         "workflow.serviceAccountName": spec.get("serviceAccountName", ""),
-        "workflow.creationTimestamp": times.write_seconds(created),
-        "workflow.creationTimestamp.RFC3339": times.write_seconds(created),
-        "workflow.creationTimestamp.s": str(int(created.timestamp())),
         "workflow.parameters": dump(parameters),
         "workflow.parameters.json": dump(parameters),
         "workflow.labels": dump(labels),
@@ -179,7 +176,7 @@ def _set_variables(op: Operation) -> None:
         "workflow.annotations": dump(annotations),
         "workflow.annotations.json": dump(annotations),
     }
-    variables |= {f"workflow.creationTimestamp.{letter}": created.strftime(f"%{letter}") for letter in _LETTERS}
+    variables |= _creation_variables(meta["creationTimestamp"])
     variables |= {f"workflow.labels.{key}": value for key, value in labels.items()}
     variables |= {f"workflow.annotations.{key}": value for key, value in annotations.items()}
     scheduled = annotations.get(LABEL + "scheduled-time")
@@ -200,6 +197,17 @@ def _set_variables(op: Operation) -> None:
     seconds = (op.now - times.read(began)) / timedelta(seconds=1) if began else 0.0
     variables["workflow.duration"] = f"{seconds:f}"
     op.variables = variables
+
+
+@lru_cache(maxsize=256)
+def _creation_variables(text: str) -> dict[str, str]:
+    created = times.read(text)
+    variables = {f"workflow.creationTimestamp.{letter}": created.strftime(f"%{letter}") for letter in _LETTERS}
+    return variables | {
+        "workflow.creationTimestamp": times.write_seconds(created),
+        "workflow.creationTimestamp.RFC3339": times.write_seconds(created),
+        "workflow.creationTimestamp.s": str(int(created.timestamp())),
+    }
 
 
 def _set_metadata(op: Operation) -> None:
@@ -338,7 +346,7 @@ def _failures(op: Operation) -> list[dict[str, Any]]:
             "templateName": template_name(node),
             "phase": node["phase"],
             "podName": pod_name(op.name, node["name"], template_name(node)),
-            "finishedAt": times.write_seconds(times.read(node["finishedAt"])),
+            "finishedAt": times.to_seconds(node["finishedAt"]),
         }
         for node in op.nodes.values()
         if node["phase"] in UNSUCCESSFUL

@@ -160,7 +160,7 @@ def _inputs(template: Mapping[str, Any]) -> list[dict[str, Any]]:
             source = dict(item["gcs"])
         else:
             continue  # optional and not given
-        found.append({"name": item["name"], "source": source, **_known(item, "path", "optional", "mode")})
+        found.append({"name": item["name"], "source": source, **_known(item, "path", "optional", "mode", "archive")})
     return found
 
 

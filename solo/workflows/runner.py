@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from solo.expressions import warm
 from solo.store import AlreadyExistsError, Change, NotFoundError, Object, Store
 from solo.workflows import locks, times
 from solo.workflows.actions import delete, finished
@@ -44,6 +45,8 @@ class Runner:
 
     async def run(self) -> None:
         """Until cancelled."""
+        # building the parsers takes a tenth of a second, which the first Workflow need not wait for
+        warm()
         kinds = ("Workflow", "Pod", "CronWorkflow")
         queues = [self.store.subscribe(kind) for kind in kinds]
         for kind in kinds:

@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pods.world import World, running
 
 from solo.builder.errors import ImageError
 from solo.builder.images import ImageTable, Platform
 
-from pods.world import World, running
-
-from .test_build import PYTHON, Builder, service, SERVICE
+from .test_build import PYTHON, SERVICE, Builder, service
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_what_names_mean(table: ImageTable) -> None:
 
 
 def test_errors_name_the_image(table: ImageTable) -> None:
-    with pytest.raises(ImageError, match="image solo.invalid/acme/digits:1: no such image on this host"):
+    with pytest.raises(ImageError, match=r"image solo\.invalid/acme/digits:1: no such image on this host"):
         table.resolve("solo.invalid/acme/digits:1")
     with pytest.raises(ImageError, match="no image is named"):
         table.resolve("")

@@ -73,8 +73,16 @@ def output(name: str, path: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "path": path, "bucket": "scratch", "key": f"wf/{name}.tgz", **more}
 
 
+def artifact(path: str, **more: Any) -> dict[str, Any]:
+    return {"artifacts": [output("x", path, **more)]}
+
+
+def parameter(path: str) -> dict[str, Any]:
+    return {"parameters": [{"name": "x", "path": path}]}
+
+
 async def test_artifacts_go_from_step_to_step(world: World) -> None:
-    make = "mkdir -p /outer/inner; echo o > /outer/o.txt; echo i > /outer/inner/i.txt; echo f > /f.txt; ln -s o.txt /outer/l"
+    make = "mkdir -p /outer/inner; cd /outer; echo o > o.txt; echo i > inner/i.txt; echo f > /f.txt; ln -s o.txt l"
     outs = [
         output("dir", "/outer"),
         output("inner", "/outer/inner"),
@@ -148,23 +156,23 @@ async def test_a_missing_input_is_named(world: World, entry: dict[str, Any], say
 @pytest.mark.parametrize(
     ("script", "outputs", "says"),
     [
-        ("true", {"artifacts": [output("model", "/out/m")]}, "output artifact 'model': open /out/m: no such file or directory"),
-        ("true", {"parameters": [{"name": "p", "path": "/p"}]}, "output parameter 'p': open /p: no such file or directory"),
-        ("ln -s /etc/passwd /leak", {"artifacts": [output("l", "/leak")]}, "/leak is a link to /etc/passwd, outside the pod"),
-        ("ln -s /etc/passwd /leak", {"parameters": [{"name": "l", "path": "/leak"}]}, "outside the pod"),
-        ("mkdir /d; ln -s /etc /d/e", {"artifacts": [output("d", "/d")]}, "d/e is a link to /etc, outside of the artifact"),
-        ("mkdir /d; mkfifo /d/f", {"artifacts": [output("d", "/d")]}, "d/f is neither a file"),
-        ("mkdir /d", {"artifacts": [output("d", "/d", archive="none")]}, "is a directory"),
-        ("mkdir /d", {"parameters": [{"name": "d", "path": "/d"}]}, "/d is not a file"),
-        ("head -c 262145 /dev/zero > /p", {"parameters": [{"name": "p", "path": "/p"}]}, "262145 bytes; more than 256 KiB"),
-        ("printf '\\377' > /p", {"parameters": [{"name": "p", "path": "/p"}]}, "/p is not UTF-8"),
+        ("true", artifact("/out/m"), "output artifact 'x': open /out/m: no such file or directory"),
+        ("true", parameter("/p"), "output parameter 'x': open /p: no such file or directory"),
+        ("ln -s /etc/passwd /leak", artifact("/leak"), "/leak is a link to /etc/passwd, outside the pod"),
+        ("ln -s /etc/passwd /leak", parameter("/leak"), "/leak is a link to /etc/passwd, outside the pod"),
+        ("mkdir /d; ln -s /etc /d/e", artifact("/d"), "d/e is a link to /etc, outside of the artifact"),
+        ("mkdir /d; mkfifo /d/f", artifact("/d"), "d/f is neither a file"),
+        ("mkdir /d", artifact("/d", archive="none"), "is a directory"),
+        ("mkdir /d", parameter("/d"), "/d is not a file"),
+        ("head -c 262145 /dev/zero > /p", parameter("/p"), "262145 bytes; more than 256 KiB"),
+        ("printf '\\377' > /p", parameter("/p"), "/p is not UTF-8"),
     ],
-)  # fmt: skip
+)
 async def test_an_unusable_output_fails_the_pod_and_is_named(
     world: World, script: str, outputs: Any, says: str
 ) -> None:
     async with running(world):
-        pod = world.shell(script.replace("/d", "/d"), solo={"outputs": outputs})
+        pod = world.shell(script, solo={"outputs": outputs})
         status = await world.ended(pod)
         assert status["phase"] == "Failed"
         assert status["reason"] == "OutputError"

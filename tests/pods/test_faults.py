@@ -1,4 +1,4 @@
-"""kill -9 of the runtime, the fork server and shims at any moment: nothing starts twice, nothing is lost, nothing is left."""
+"""kill -9 of runtime, fork server and shims at any moment: nothing starts twice, nothing is lost, nothing is left."""
 
 from __future__ import annotations
 

@@ -328,3 +328,9 @@ async def test_script_sources_are_led_into_the_pod(world: World) -> None:
         await world.ended(pod)
         assert world.log(pod) == "hi\n"
         assert not os.path.exists("/tmp/o/x")  # noqa: PTH110
+
+
+async def test_a_relative_path_is_refused(world: World) -> None:
+    async with running(world):
+        status = await world.ended(world.pod("true", workingDir="work"))
+        assert status["message"] == "container main: 'work' is not an absolute path"

@@ -49,7 +49,7 @@ class World:
         return Runtime(self.store, self.home, self.images, self.objects)
 
     def pod(self, *command: str, owner: str = "Workflow", **changes: Any) -> Object:
-        """Create a pod with one container `main`; `changes` go to its container, or to `spec` and `solo` by these names."""
+        """Create a pod with one container `main`; `changes` go to the container, `spec` and `solo` to these parts."""
         name = f"pod-{uuid.uuid4().hex[:8]}"
         spec, solo = changes.pop("spec", {}), changes.pop("solo", None)
         labels = changes.pop("labels", {})

@@ -77,6 +77,12 @@ class Platform:
         with urllib.request.urlopen(self.endpoints["ARGO_URL"] + path, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def post(self, path: str, body: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.endpoints["ARGO_URL"] + path, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
     def runs(self, **labels: str) -> list[dict[str, Any]]:
         """Workflows with these labels (`pipeline`, `service`, `sha`), oldest first."""
         selector = ",".join(f"trainyard/{key}={value}" for key, value in labels.items())
@@ -168,10 +174,10 @@ deploy: {dev: {replicas: 2}}
 """
 
 
-def service(model: str = "linear", contract: str = CONTRACT, *, seed: int = 0) -> dict[str, str | bytes]:
-    """The files of a service whose label is the largest of three columns; "linear" knows that, "backwards" does not."""
+def service(contract: str = CONTRACT, *, seed: int = 0, wrong: bool = False) -> dict[str, str | bytes]:
+    """The files of a service whose label is the largest of three columns, as its model says; `wrong`: always another."""
     x = np.random.default_rng(seed).normal(size=(200, 4)).astype(np.float32)
-    y = x[:, :3].argmax(axis=1).astype(np.int64)
+    y = ((x[:, :3].argmax(axis=1) + wrong) % 3).astype(np.int64)
     parts = {}
     for name, rows in (("train.npz", slice(0, 150)), ("test.npz", slice(150, 200))):
         buffer = io.BytesIO()
@@ -181,7 +187,7 @@ def service(model: str = "linear", contract: str = CONTRACT, *, seed: int = 0) -
     return {
         "mlops.yaml": contract,
         "Dockerfile": "FROM python:3.11-slim\nWORKDIR /app\nCOPY . .\n",
-        "model.onnx": (MODELS / f"{model}.onnx").read_bytes(),
+        "model.onnx": (MODELS / "linear.onnx").read_bytes(),
         "data.csv": data,
         **parts,
     }

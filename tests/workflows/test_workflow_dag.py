@@ -132,7 +132,11 @@ def test_parameters_and_artifacts_travel() -> None:
       - name: f
         template: use
         depends: a
-        arguments: {artifacts: [{name: got, from: "{{tasks.a.outputs.artifacts.data}}"}]}""",
+        arguments: {artifacts: [{name: got, from: "{{tasks.a.outputs.artifacts.data}}"}]}
+      - name: g
+        template: use
+        depends: a
+        arguments: {artifacts: [{name: got, from: "{{tasks.a.outputs.artifacts.plain}}"}]}""",
         PRODUCER,
     )
     pod = world.pod("a")
@@ -150,6 +154,8 @@ def test_parameters_and_artifacts_travel() -> None:
     assert world.pod("f")["solo"]["inputs"]["artifacts"] == [
         {"name": "got", "path": "/got", "source": {"bucket": "scratch", "key": f"wf/{name}/data.tgz"}}
     ]
+    # who reads it must know that it is no archive
+    assert world.pod("g")["solo"]["inputs"]["artifacts"][0]["archive"] == {"none": {}}
     assert {item["name"]: item["value"] for item in world.node("a")["outputs"]["parameters"]}["n"] == "21"
     assert world.node("p")["inputs"]["parameters"] == [{"name": "in", "default": "none", "value": "n=21"}]
 

@@ -59,7 +59,8 @@ CASES = {
     "not before it": (
         main(
             "name: a, template: leaf, arguments: {parameters: [{name: message, value: x}]}\n"
-            'name: b, template: leaf, arguments: {parameters: [{name: message, value: "{{tasks.a.outputs.parameters.out}}"}]}'
+            "name: b, template: leaf, arguments: {parameters: [{name: message, "
+            'value: "{{tasks.a.outputs.parameters.out}}"}]}'
         ),
         "templates.main.tasks.b missing dependency 'a' for parameter 'message'",
     ),
@@ -117,7 +118,8 @@ CASES = {
         "templates.main.outputs.parameters.o.path must be specified for container templates",
     ),
     "no value": (
-        "spec: {entrypoint: main, arguments: {parameters: [{name: message}]}, templates: [{name: main, container: {image: x}}]}",
+        "spec: {entrypoint: main, arguments: {parameters: [{name: message}]}, "
+        "templates: [{name: main, container: {image: x}}]}",
         "spec.arguments.message.value or spec.arguments.message.valueFrom is required",
     ),
     "no entrypoint": ("spec: {templates: [{name: main, container: {image: x}}]}", "spec.entrypoint is required"),
@@ -140,12 +142,12 @@ def test_refused(case: str) -> None:
 
 
 def test_accepted() -> None:
-    text = main(
-        GOOD
-        + '\nname: b, template: leaf, depends: a, arguments: {parameters: [{name: message, value: "{{tasks.a.outputs.parameters.out}} '
-        '{{tasks.a.status}} {{workflow.name}} {{pod.name}} {{unknown}}"}]}'
-        + '\nname: c, template: leaf, withItems: [{v: 1}], arguments: {parameters: [{name: message, value: "{{item.v}}"}]}'
-    ).replace("{{pod.name}} ", "")
+    value = "{{tasks.a.outputs.parameters.out}} {{tasks.a.status}} {{workflow.name}} {{= item ?? 1}} {{unknown}}"
+    second = f'name: b, template: leaf, depends: a, arguments: {{parameters: [{{name: message, value: "{value}"}}]}}'
+    loop = (
+        'name: c, template: leaf, withItems: [{v: 1}], arguments: {parameters: [{name: message, value: "{{item.v}}"}]}'
+    )
+    text = main(f"{GOOD}\n{second}\n{loop}")
     workflow = manifest(text)[0]
     workflow["spec"]["arguments"] = {"parameters": [{"name": "p", "value": "x"}]}
     validate(workflow, lambda name: None)
