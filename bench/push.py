@@ -1,7 +1,7 @@
 """From `git push` to deployed, in all and per step, and the platform's part of it.
 
-The platform's part is the time from the push's delivery to the end of verify in which none of the user's own steps ran (build, test, ingest,
-process, train). Two pushes: a cold one (nothing built) and one that changes a parameter (layers cached).
+The platform's part is the time from the push to the end of verify in which none of the user's own steps ran (build,
+test, ingest, process, train). Two pushes: a cold one (nothing built) and one that changes a parameter (layers cached).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What solo adds to a step: the first one after a submit, and a chain of trivial ones; beside `bash` starting `python -c pass`."""
+"""What solo adds to a step: the first after a submit, and a chain of trivial ones; beside `bash` starting `python`."""
 
 from __future__ import annotations
 

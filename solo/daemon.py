@@ -49,7 +49,7 @@ class PortInUseError(Exception):
 class Solo:
     """One machine's runtime over `home` (its state) and `root` (a checkout with the manifests).
 
-    With `any_port` each server takes a free port in place of its own: several can run at once.
+    With `any_port` each server takes a free port in place of its own, so that several can run at once.
     """
 
     def __init__(self, home: Path, root: Path, *, any_port: bool = False, progress: list[str] | None = None) -> None:
@@ -66,7 +66,7 @@ class Solo:
             self._check(manifests)
             objects = [manifest.object for manifest in manifests]
             ports = self._ports(objects)
-            sockets = {port: self._bind(port) for port in ports}
+            sockets = self._listen(ports)
             actual = {port: sock.getsockname()[1] for port, sock in sockets.items()}
             store = Store(self.home / "solo.db")
             (self.home / "solo.db").chmod(0o600)
@@ -150,7 +150,7 @@ class Solo:
         ) as failed:
             for server in servers:
                 await server.up()
-            self._announce(endpoints, changed, images, objects, say, writer)
+            self._announce(endpoints, changed, images, objects, actual, say, writer)
             stop = asyncio.create_task(self.stopping.wait())
             waiting: list[asyncio.Future[Any]] = [stop, failed]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -167,6 +167,7 @@ class Solo:
         changed: Mapping[str, tuple[str, str]],
         images: ImageTable,
         objects: list[Object],
+        actual: Mapping[int, int],
         say: Callable[[str], None],
         writer: str,
     ) -> None:
@@ -176,6 +177,9 @@ class Solo:
         say("Addresses (ConfigMap endpoints), in place of the committed ones:")
         for key, (_, ours) in changed.items():
             say(f"  {key:<16}{ours}")
+        say("Webhooks (EventSource/event):")
+        for name, port, endpoint in _webhooks(objects):
+            say(f"  {name:<16}http://{LOOPBACK}:{actual[port]}{endpoint}")
         say("Images, on this host:")
         for name, meaning in images.rows():
             say(f"  {name:<44}{meaning}")
@@ -197,7 +201,16 @@ class Solo:
             raise ManifestError(problems)
 
     def _ports(self, objects: list[Object]) -> list[int]:
-        return [API_PORT, STORAGE_PORT, *sorted({port for obj in objects for port in _source_ports(obj)})]
+        return [API_PORT, STORAGE_PORT, *sorted({port for _, port, _ in _webhooks(objects)})]
+
+    def _listen(self, ports: list[int]) -> dict[int, socket.socket]:
+        """A socket for each port. With `any_port` the same ones as the last time, since running pods know those."""
+        kept = self.home / "ports.json"
+        last = json.loads(kept.read_text()) if self.any_port and kept.exists() else {}
+        sockets = {port: self._bind(int(last.get(str(port), 0)) if self.any_port else port) for port in ports}
+        if self.any_port:
+            _write_private(kept, json.dumps({port: sock.getsockname()[1] for port, sock in sockets.items()}))
+        return sockets
 
     def _bind(self, port: int) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -205,7 +218,7 @@ class Solo:
         # connections inherit it; asyncio sets it on its own sockets only, and without it answers wait 40 ms for an ACK
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            sock.bind((LOOPBACK, 0 if self.any_port else port))
+            sock.bind((LOOPBACK, port))
         except OSError as error:
             sock.close()
             raise PortInUseError(
@@ -360,12 +373,15 @@ def _is(obj: Object, kind: str, name: str) -> bool:
     return bool(obj["kind"] == kind and obj["metadata"]["name"] == name)
 
 
-def _source_ports(obj: Object) -> list[int]:
-    if obj["kind"] != "EventSource":
-        return []
-    spec = obj["spec"]
-    github = [int(event["webhook"]["port"]) for event in spec.get("github", {}).values()]
-    return github + [int(event["port"]) for event in spec.get("webhook", {}).values()]
+def _webhooks(objects: list[Object]) -> list[tuple[str, int, str]]:
+    """(EventSource/event, port, endpoint) of all that listens."""
+    found = []
+    for obj in objects:
+        if obj["kind"] == "EventSource":
+            spec, source = obj["spec"], obj["metadata"]["name"]
+            hooks = {name: event["webhook"] for name, event in spec.get("github", {}).items()} | spec.get("webhook", {})
+            found += [(f"{source}/{name}", int(hook["port"]), hook["endpoint"]) for name, hook in hooks.items()]
+    return found
 
 
 def _repositories(objects: list[Object]) -> list[str]:

@@ -129,7 +129,8 @@ def user(
 ) -> Container:
     """A template that runs the user's own command in the user's own image: no token, no credentials, no root.
 
-    Artifacts lie at the directories that `env` names (that of the output is there, empty); the parameters file holds `{"seed": …, "params": {…}}`.
+    Artifacts lie at the directories that `env` names (that of the output is there, empty); the parameters file holds
+    `{"seed": …, "params": {…}}`.
     """
     variables = dict(env or {})
     artifacts: list[Artifact] = [Artifact(name=key, path=f"{INPUTS}/{key}") for key in inputs]
