@@ -43,12 +43,14 @@ class Machine:
 
     def ended(self, selector: str, count: int = 1) -> list[dict[str, Any]]:
         """Workflows with these labels when `count` of them have ended."""
-        while True:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
             items = self.http.get("/api/v1/workflows/", params={"listOptions.labelSelector": selector}).json()["items"]
             done: list[dict[str, Any]] = [item for item in items if item.get("status", {}).get("phase") in END]
             if len(done) >= count:
                 return done
             time.sleep(0.02)
+        raise SystemExit(f"no {count} ended run(s) with {selector} in 300 s: `yard runs` tells why")
 
 
 def describe() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import psutil
 from bench.machine import Machine
 
 STEPS = 20
-COMMAND = "python3 -c pass"
+COMMAND = f"{sys.executable} -c pass"
 
 
 def run(machine: Machine) -> None:

@@ -149,7 +149,6 @@ def user(
         args=[(f"mkdir -p {OUTPUTS}/{output}\n" if output else "") + "{{inputs.parameters.command}}"],
         env=[
             m.EnvVar(name="HOME", value="/tmp"),  # noqa: S108
-            m.EnvVar(name="PYTHONDONTWRITEBYTECODE", value="1"),
             *(m.EnvVar(name=key, value=value) for key, value in variables.items()),
         ],
         inputs=[*parameters, *artifacts],
