@@ -167,7 +167,7 @@ data: {name: digits, command: cp data.csv $DATA_DIR/, expect: {rows: 3, label: l
 process: {command: cp train.npz test.npz $FEATURES_DIR/}
 train: {command: cp model.onnx $MODEL_DIR/, timeout: 30s}
 test: {command: test -f model.onnx}
-params: {note: none}
+params: {rate: 1e-05}
 seed: 1
 gate: {samples: 10, metrics: {accuracy: {min: 0.9}}}
 deploy: {dev: {replicas: 2}}
@@ -185,11 +185,15 @@ def service(contract: str = CONTRACT, *, seed: int = 0, wrong: bool = False) -> 
         buffer = io.BytesIO()
         np.savez(buffer, X=x[rows], y=y[rows])
         parts[name] = buffer.getvalue()
+    infinite = io.BytesIO()
+    np.savez(infinite, X=np.full((50, 4), np.inf, np.float32), y=y[150:])
     data = "a,b,c,d,label\n" + "".join(f"{','.join(map(str, row))},{label}\n" for row, label in zip(x, y, strict=True))
     return {
         "mlops.yaml": contract,
         "Dockerfile": "FROM python:3.11-slim\nWORKDIR /app\nCOPY . .\n",
         "model.onnx": (MODELS / "linear.onnx").read_bytes(),
         "data.csv": data,
+        "infinite.npz": infinite.getvalue(),
+        "nan.onnx": (MODELS / "nan.onnx").read_bytes(),
         **parts,
     }

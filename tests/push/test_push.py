@@ -115,6 +115,8 @@ def test_a_good_push_serves_and_a_worse_one_does_not(platform, work):
     assert sorted(platform.registered()) == ["app/v1", "data/v1", "feature/v1", "model/v1"]
     assert len(platform.releases()) == 1
     assert ask(platform, [[1, 0, 0, 0]])[1] == "1"
+    assert len(platform.runs(pipeline="verify")) == 1  # the bot's push started this, and nothing else
+    assert len(platform.runs(pipeline="ci")) == 2
 
     traced = platform.yard("trace", worse, check=False).stdout
     assert "stopped at: metrics" in traced
@@ -194,6 +196,19 @@ def _serving_sha(platform):
     return ready and deployments[0]["spec"]["template"]["metadata"]["annotations"]["trainyard/sha"]
 
 
+def test_a_force_push_is_a_push_and_tags_and_deletions_are_not(platform, work):
+    first = work.commit(service(seed=1))
+    work.push("origin", "HEAD:main", "HEAD:refs/tags/v1", "HEAD:side")
+    work.git("checkout", "--quiet", "--orphan", "again")
+    second = work.commit(service(seed=2))
+    work.push("--force", "origin", "HEAD:main")
+    work.push("origin", ":side", ":refs/tags/v1")
+    outcomes = [output(platform.ended(pipeline="release", sha=sha), "release(0)", "outcome") for sha in (first, second)]
+    assert outcomes == ["released", "released"]
+    until(lambda: _serving_sha(platform) == second, "the rewritten branch to serve")
+    assert len(platform.runs(pipeline="ci")) == 2
+
+
 def test_what_is_not_a_push_to_a_known_branch_starts_nothing(platform, work):
     sha = work.commit(service())
     work.git("push", "--quiet", "origin", "HEAD:side")
@@ -263,6 +278,21 @@ BROKEN = {
     ),
     "a path outside": ("cp model.onnx $MODEL_DIR/,", "ln -s /etc/passwd $MODEL_DIR/model.onnx,", "ct", "", ""),
     "empty features": ("cp train.npz test.npz $FEATURES_DIR/", "touch $FEATURES_DIR/train.npz", "ct", "", "npz"),
+    "an unknown number": ("seed: 1", "seed: .nan", "ci", "validate", "seed"),
+    "infinite features": (
+        "cp train.npz test.npz $FEATURES_DIR/",
+        "cp train.npz $FEATURES_DIR/ && cp infinite.npz $FEATURES_DIR/test.npz",
+        "ct",
+        "analyze",
+        "test.npz",
+    ),
+    "a model that answers NaN": (
+        "cp model.onnx $MODEL_DIR/",
+        "cp nan.onnx $MODEL_DIR/model.onnx",
+        "ct",
+        "evaluate",
+        "",
+    ),
     "no data": ("cp data.csv $DATA_DIR/", "touch $DATA_DIR/data.csv", "ct", "validate", "data.csv"),
 }
 
