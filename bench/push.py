@@ -1,7 +1,7 @@
 """From `git push` to deployed, in all and per step, and the platform's part of it.
 
-The platform's part is the time from the push to the end of verify in which none of the user's own steps ran (build,
-test, ingest, process, train). Two pushes: a cold one (nothing built) and one that changes a line of code (the packages' layer is cached).
+The platform's part is the time in which none of the user's own steps ran (build, test, ingest, process, train). Two
+pushes: a cold one (nothing built) and one that changes a line of code (the packages' layer is cached).
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ def _push(machine: Machine, work: Path, title: str, count: int) -> None:
         for node in item["status"]["nodes"].values()
         if node["type"] == "Pod" and not node["displayName"].startswith("status")
     ) if runs else []  # fmt: skip
-    total = max(end for _, end, _ in pods) - begun
     user = _covered([(start, end) for start, end, node in pods if _task(node) in USER])
-    parts = f"the user's own steps {user:.2f} s; the platform's part {total - user:.2f} s"
-    print(f"\n{title}: push → deployed {total:.2f} s; {parts}")
+    deployed = max(end for _, end, node in pods if _task(node) == "wait") - begun
+    verified = max(end for _, end, _ in pods) - begun
+    print(f"\n{title}: the user's own steps {user:.2f} s")
+    print(f"  push → deployed and healthy {deployed:6.2f} s, the platform's part {deployed - user:5.2f} s")
+    print(f"  push → verified and kept    {verified:6.2f} s, the platform's part {verified - user:5.2f} s")
     for start, end, node in pods:
         mine = "user" if _task(node) in USER else ""
         print(f"  {start - begun:7.2f} s  {node['displayName']:<16}{end - start:7.2f} s  {mine}")
