@@ -142,7 +142,8 @@ class Solo:
             ],
         )
         loops: list[Coroutine[Any, Any, None]] = [
-            part.run() for part in (runtime, runner, bus, applications, deployments, services, deliverer)
+            _expire(store, storage, scratch_bucket),
+            *(part.run() for part in (runtime, runner, bus, applications, deployments, services, deliverer)),
         ]
         servers = [_Server(apps[port]) for port in apps]
         async with _tasks(
@@ -329,6 +330,21 @@ def locked(home: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+async def _expire(store: Store, storage: Storage, bucket: str) -> None:
+    """Scratch lives as long as its Workflow: ttlStrategy ends both."""
+    queue = store.subscribe("Workflow")
+    while True:
+        change = await queue.get()
+        if change.type == "DELETED":
+            await asyncio.to_thread(_clear, storage, bucket, f"{change.object['metadata']['name']}/")
+
+
+def _clear(storage: Storage, bucket: str, prefix: str) -> None:
+    while found := storage.list(bucket, prefix=prefix).objects:
+        for obj in found:
+            storage.delete(bucket, obj.name)
 
 
 def _apply(store: Store, objects: list[Object]) -> None:

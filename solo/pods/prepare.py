@@ -216,7 +216,7 @@ def _table(
         mounts[clean(mount["mountPath"])] = _sub_path(volumes[mount["name"]], mount, container["name"])
     for path in map(clean, named):
         parent = posixpath.dirname(path)
-        # the directory as well, so that `mkdir /work` and `/work/out` mean one place; not the host's own directories
+        # the directory as well, so that `mkdir /job` and `/job/out` mean one place; not the host's own directories
         own = parent not in SHARED and not is_system(parent)
         for candidate in (parent, path) if own else (path,):
             if candidate != "/" and not any(inside(candidate, top) for top in (*table, *mounts)):

@@ -308,7 +308,7 @@ def test_an_unknown_base_is_refused_with_what_there_is(builder: Builder) -> None
 
 
 def test_the_network_settings_reach_pip_only(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://user:secret@index.invalid/simple")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://user:secret@index.invalid/packages")
     code, output = builder.run(f"FROM {PYTHON}\nRUN env\n")
     assert code == 0
     assert "secret" not in output

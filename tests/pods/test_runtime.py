@@ -195,9 +195,9 @@ async def test_a_mount_below_the_working_directory_is_found_by_a_relative_path(w
     container = {
         "name": "main",
         "image": "x",
-        "command": ["sh", "-c", "echo x > data/f; cat /work/data/f; pwd"],
-        "workingDir": "/work",
-        "volumeMounts": [{"name": "data", "mountPath": "/work/data"}],
+        "command": ["sh", "-c", "echo x > data/f; cat /job/data/f; pwd"],
+        "workingDir": "/job",
+        "volumeMounts": [{"name": "data", "mountPath": "/job/data"}],
     }
     async with running(world):
         pod = world.pod(spec={"volumes": [{"name": "data", "emptyDir": {}}], "containers": [container]})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import urllib.error
 import urllib.request
 
 import pytest
-from hera.workflows import DAG, Container, Task, Workflow, WorkflowsService
+from hera.workflows import DAG, Artifact, Container, Task, Workflow, WorkflowsService
 from push_harness import END, until
 
 pytestmark = [
@@ -54,6 +55,25 @@ def test_a_workflow_from_hera_runs_and_its_log_can_be_read(shared, service):
     service.delete_workflow(name)
     with pytest.raises(Exception, match="not found"):
         service.get_workflow(name)
+
+
+def test_a_deleted_workflow_takes_its_artifacts_and_pods_along(shared, service):
+    platform, _ = shared
+    kept = {"namespace": "mlops", "workflows_service": service}
+    with Workflow(generate_name="api-", entrypoint="step", **kept) as made:
+        out = Artifact(name="out", path="/tmp/outputs/out")
+        command = ["bash", "-c", "mkdir -p /tmp/outputs; echo x > /tmp/outputs/out"]
+        Container(name="step", image="debian", command=command, outputs=[out])
+    name = made.create().metadata.name
+    assert ended(service, name).status.phase == "Succeeded"
+
+    def left():
+        with sqlite3.connect(f"file:{platform.home}/storage/index.db?mode=ro", uri=True) as index:
+            return [row for line in index.iterdump() if (row := line) and f"{name}/" in line]
+
+    assert left()
+    service.delete_workflow(name)
+    until(lambda: not left(), "its artifacts to go", 20)
 
 
 def test_a_followed_log_ends_with_the_workflow(shared, service):
