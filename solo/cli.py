@@ -32,7 +32,9 @@ Home = Annotated[Path | None, typer.Option("--home", envvar="TRAINYARD_HOME", he
 @app.command()
 def up(
     home: Home = None,
-    any_port: Annotated[bool, typer.Option("--any-port", help="Take free ports, not the usual ones.")] = False,
+    any_port: Annotated[
+        bool, typer.Option("--any-port", envvar="TRAINYARD_ANY_PORT", help="Take free ports, not the usual ones.")
+    ] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and print what happens.")] = False,
 ) -> None:
     """Start solo, unless it runs already; what was pushed meanwhile is picked up."""
@@ -130,10 +132,12 @@ def simulate_(
         saved: Any = json.loads(file.read_text())
     except OSError as error:
         _fail(f"{file}: {error.strerror}", 4)
-    except ValueError as error:
-        _fail(f"{file}: not JSON: {error}", 3)
+    except (ValueError, RecursionError) as error:
+        _fail(f"{file}: not JSON: {error}\n  → GitHub shows a webhook's payloads under Recent Deliveries", 3)
     if not isinstance(saved, dict):
         _fail(f"{file}: not a JSON object", 3)
+    if not isinstance(saved.get("headers", {}), dict):
+        _fail(f"{file}: headers: not a JSON object", 3)
     if "body" not in saved:
         saved = {
             "source": "github",

@@ -13,7 +13,7 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # what may not stand before a path: then it is the tail of a longer one (`a/tmp`, `$DIR/tmp`, `$(pwd)/tmp`, `*/tmp`);
@@ -31,10 +31,10 @@ class PathMap:
     such as `file:///tmp/…/git` of a solo whose own home is in /tmp is not a container's path.
     """
 
-    def __init__(self, table: Mapping[str, Path], kept: Path | None = None) -> None:
+    def __init__(self, table: Mapping[str, Path], kept: Sequence[Path] = ()) -> None:
         self.table = {clean(path): Path(host) for path, host in table.items()}
         self._order = sorted(self.table, key=len, reverse=True)
-        self._rewritten = {**self.table, **({str(kept): kept} if kept else {})}
+        self._rewritten = {**self.table, **{str(path): path for path in kept}}
         choices = "|".join(re.escape(path) for path in sorted(self._rewritten, key=len, reverse=True))
         self._pattern = re.compile(f"{BEFORE}({choices}){AFTER}") if choices else None
 

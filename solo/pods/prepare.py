@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,7 +147,7 @@ def _container(
     workdir = clean(container.get("workingDir") or image.workdir)
     root = directory.path / "fs" / name
     named = [workdir, *(_named_paths(pod) if main else ())]
-    paths = PathMap(_table(container, image, root, named, volumes), kept=directory.path.parents[1])
+    paths = PathMap(_table(container, image, root, named, volumes), kept=(directory.path.parents[1], Path(sys.prefix)))
     for mount in container.get("volumeMounts") or []:
         _link(clean(mount["mountPath"]), paths, root)
     cwd = paths.host(workdir) or root
