@@ -59,8 +59,9 @@ def decide(gate: Gate, metrics: object) -> Decision:
     """Judge the report of `evaluate` (its JSON as plain data, of any shape: what is not as it should be is refused).
 
     A report is `{samples, metrics: {name: number}, slices: {column: {value: {samples, <metric>}}}, serving}`, where
-    `serving` is null (nothing serves yet) or `{lock, metrics, samples, wins, losses}`: the rows that only the
-    candidate, or only the serving model, got right. `{unreadable: why}` stands for a report that could not be read.
+    `serving` is null (nothing serves yet), `{lock, metrics, samples, wins, losses}`: the rows that only the candidate,
+    or only the serving model, got right, or `{lock, error}`: why the serving model cannot be scored on these rows.
+    `{unreadable: why}` stands for a report that could not be read.
     """
     report = _dict(metrics)
     problem = "" if isinstance(metrics, dict) else "the report is not a JSON object"
@@ -159,6 +160,9 @@ def _not_worse(asked: NonInferiority, report: dict[Any, Any], samples: _Number) 
     if "serving" in report and report["serving"] is None:
         return Check(name=name, value=None, threshold=threshold, op=">=", passed=True, why="nothing serves yet")
     there = _dict(report.get("serving"))
+    if "error" in there:
+        why = f"cannot be compared: {_plain(str(there['error']), 200)}; remove gate.serving for this release"
+        return _compare(name, _Number(None, why), ">=", threshold)
     n, wins, losses = (_count(there.get(key)) for key in ("samples", "wins", "losses"))
     if n.value is None or wins.value is None or losses.value is None:
         why = "the comparison is not in the report" if not there else (n.why or wins.why or losses.why)
@@ -243,9 +247,9 @@ def _short(check: Check) -> str:
     return f"{check}, by {abs(check.value - check.threshold):.2g}"
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, longest: int = 40) -> str:
     """Names out of the user's data, fit for a terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)[:40]
+    return "".join(char if char.isprintable() else "�" for char in text)[:longest]
 
 
 def _pair(value: float, threshold: float) -> tuple[str, str]:

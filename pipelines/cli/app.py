@@ -159,11 +159,13 @@ def check(
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(help="The service's name, as in my-model.")]) -> None:
-    """Write a service that works at once into ./NAME."""
+def new(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A new directory; the service has its name.")],
+) -> None:
+    """Write a service that works at once into PATH, and say how to deploy it."""
     from pipelines.cli.service import new
 
-    new(name, Path.cwd())
+    new(path)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from pipelines.errors import Exit, YardError
 SERVICE, REPO = "digits", "acme/digits"
 CHECKOUT = Path(__file__).parents[2]
 WORSE = (r"\bhidden: *\d+", "hidden: 1")
+VENV = ".venv"  # the Makefile's
 SHADES = " ░▒▓█"
 
 
@@ -32,34 +33,37 @@ def demo(home: Path) -> None:
     _say("Start the platform on this machine", "yard solo up")
     _run([_yard(), "solo", "up"], quiet=True)
     endpoints = json.loads((home / "solo.json").read_text())["endpoints"]
-    for key in ("ARGO_URL", "GIT_URL"):
-        print(f"  {key:<10}{endpoints[key]}")
+    print(f"  it answers at {endpoints['ARGO_URL']}; its state is in {_short(home)}")
     folder = home / "demo" / SERVICE
     _repository(folder, f"{endpoints['GIT_URL']}/{REPO}.git")
-    _say(f"Push a model service, {folder}", "git push")
+    push = f"git -C {_short(folder)} push origin HEAD:main"
+    _say(f"Push a model service: a copy of examples/{SERVICE}", push)
     _git(folder, "push", "origin", "HEAD:main")
-    address = f"{endpoints['SERVING_URL'].format(service=SERVICE, namespace=f'{SERVICE}-dev')}"
-    image, truth = _held_out(endpoints, home)
-    answer, version = _predict(address, image)
+    address = f"{endpoints['SERVING_URL'].format(service=SERVICE, namespace=f'{SERVICE}-dev')}/v2/models/{SERVICE}"
+    image, truth = _held_out(endpoints, home, _head(folder))
+    request = home / "demo" / "digit.json"
+    answer, version = _predict(address, image, request)
     elapsed = time.monotonic() - started
-    _say("Ask it about a digit it has never seen", f"curl -L {address}/v2/models/{SERVICE}/infer …")
+    _say("Ask it about a digit it has never seen", f"curl -L {address}/infer \\\n    -d @{_short(request)}")
     print(picture(image))
     print(f"  model v{version} says {answer}; the label is {truth}   ({elapsed:.0f} s after the start)")
-    _say("Push a change that makes it worse: one hidden unit", "git push")
+    _say("Push a change that makes it worse: one hidden unit", push)
     _worsen(folder)
     _git(folder, "push", "origin", "HEAD:main")
-    again, same = _predict(address, image)
+    _refused(_head(folder))
+    again, same = _predict(address, image, request)
     if same != version:
         raise YardError(f"model v{same} serves, v{version} should", code=Exit.BUG)
-    print(f"\n  still serving: model v{same} says {again}")
+    print(f"\n  the worse model was stopped; model v{same} still serves and says {again}")
     print(
         f"""
-Next
-  cd {folder}   change something, commit, `git push`
-  yard runs                      what ran                  yard logs RUN        what it printed
-  yard trace {_head(folder)[:12]}        why this commit is not out   yard models          what is registered
-  yard new NAME                  a service of your own     yard solo down       stop everything
-"""
+What to try next, after `. {VENV}/bin/activate`:
+  yard runs                  what ran; `yard logs RUN` prints what it printed
+  yard trace {_head(folder)[:12]}    why this commit is not out
+  yard models                what is registered, and what serves
+  yard new ../NAME           a service of your own
+  yard solo down             stop everything
+or change something in {_short(folder)}, commit, and `git push`"""
     )
 
 
@@ -105,7 +109,19 @@ def _worsen(folder: Path) -> None:
     _git(folder, "commit", "--quiet", "--all", "-m", "One hidden unit is enough")
 
 
-def _held_out(endpoints: dict[str, str], home: Path) -> tuple[list[float], str]:
+def _refused(sha: str) -> None:
+    """Raises YardError unless it was the gate that stopped this commit."""
+    from pipelines.cli.addresses import find
+    from pipelines.cli.argo import Argo
+    from pipelines.cli.runs import all_runs
+
+    gates = [run.step("gate") for run in all_runs(Argo(find("")), sha=sha) if run.pipeline == "ct"]
+    decision = gates[0].decision() if gates and gates[0] else None
+    if decision is None or decision.accepted:
+        raise YardError("the gate did not stop the worse model", todo=f"yard trace {sha[:12]}", code=Exit.FAILED)
+
+
+def _held_out(endpoints: dict[str, str], home: Path, sha: str) -> tuple[list[float], str]:
     """A row of the registered test part of what serves now, and its label."""
     from pipelines.evaluate import load_split
     from pipelines.registry import open_registry
@@ -113,8 +129,8 @@ def _held_out(endpoints: dict[str, str], home: Path) -> tuple[list[float], str]:
     credentials = json.loads((home / "solo.json").read_text())["registry_credentials"]
     registry = open_registry({**endpoints, "REGISTRY_CREDENTIALS": credentials})
     alias = registry.get_alias(SERVICE, "serving")
-    if alias is None:
-        raise YardError("nothing serves", todo="read the push's output above", code=Exit.FAILED)
+    if alias is None or registry.get_lock(alias.lock).sha != sha:
+        raise YardError("what was pushed does not serve", todo=f"yard trace {sha[:12]}", code=Exit.FAILED)
     with tempfile.TemporaryDirectory() as directory:
         registry.fetch_tree(registry.get_lock(alias.lock).versions["feature"].digest, Path(directory) / "features")
         x, y, _ = load_split(Path(directory) / "features" / "test.npz")
@@ -122,23 +138,32 @@ def _held_out(endpoints: dict[str, str], home: Path) -> tuple[list[float], str]:
     return [float(value) for value in x[row]], str(y[row])
 
 
-def _predict(address: str, image: list[float]) -> tuple[str, str]:
-    found = urllib.request.urlopen(f"{address}/v2/models/{SERVICE}", timeout=10)  # noqa: S310 - loopback
+def _predict(address: str, image: list[float], file: Path) -> tuple[str, str]:
+    """The label and the version of the model that gave it; the request is left in `file`, for curl."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy reaches this machine's loopback
+    found = opener.open(address, timeout=10)
     metadata: Any = json.loads(found.read())
     tensor = metadata["inputs"][0]
     body = {
         "inputs": [{"name": tensor["name"], "datatype": tensor["datatype"], "shape": [1, len(image)], "data": image}]
     }
+    file.write_text(json.dumps(body))
     request = urllib.request.Request(  # noqa: S310
-        f"{found.url}/infer", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{found.url}/infer", file.read_bytes(), {"Content-Type": "application/json"}
     )
-    answer: Any = json.loads(urllib.request.urlopen(request, timeout=10).read())  # noqa: S310
+    answer: Any = json.loads(opener.open(request, timeout=10).read())
     label = next(output for output in answer["outputs"] if output["name"] == "label")["data"][0]
     return str(label), str(answer["model_version"])
 
 
 def _say(title: str, command: str) -> None:
     print(f"\n\033[1m{title}\033[0m\n$ {command}" if sys.stdout.isatty() else f"\n{title}\n$ {command}", flush=True)
+
+
+def _short(path: Path) -> str:
+    """As a user here would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _yard() -> str:
@@ -164,6 +189,8 @@ def _run(
     done = subprocess.run(command, cwd=cwd, env=env, stdout=shown, stderr=shown, text=True, check=False)
     if done.returncode != 0:
         print(done.stderr or "", file=sys.stderr, end="")
-        raise YardError(
-            f"`{' '.join(command[:4])} …` ended with {done.returncode}", todo="see the lines above", code=Exit.FAILED
+        code = (
+            Exit(done.returncode) if done.returncode in (Exit.INVALID, Exit.CONFLICT, Exit.UNAVAILABLE) else Exit.FAILED
         )
+        said = f"`{' '.join([Path(command[0]).name, *command[1:4]])}` ended with {done.returncode}"
+        raise YardError(said, todo="see the lines above", code=code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 
@@ -65,7 +66,8 @@ def _live(argo: Argo, run: Run, step: str) -> Iterator[tuple[str, str]]:
 
 
 def _find(argo: Argo, name: str) -> Run:
-    for namespace in NAMESPACES:
+    # the server would take another word for another question
+    for namespace in NAMESPACES if re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name) else ():
         try:
             return run_of(argo.get(namespace, name))
         except YardError as error:

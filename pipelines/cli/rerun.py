@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import subprocess
+import tempfile
 from datetime import UTC, datetime
 
 from pipelines import platform
@@ -10,6 +14,8 @@ from pipelines.cli.addresses import Addresses, checkout
 from pipelines.cli.argo import Argo
 from pipelines.cli.runs import all_runs, full_sha
 from pipelines.errors import Exit, YardError
+
+PATIENCE = 30.0  # seconds for the Git host to say whether it has a commit
 
 
 def rerun(addresses: Addresses, text: str, service: str) -> None:
@@ -23,6 +29,7 @@ def rerun(addresses: Addresses, text: str, service: str) -> None:
     else:
         entry = _registered(service)
         name, repo, branch = entry.name, entry.repo, entry.branch
+        _known_to_git(f"{addresses.environment['GIT_URL']}/{repo}.git", sha)
     attempt = _next(addresses, name, sha, max((run.attempt for run in earlier), default=1))
     slug = re.sub(r"[^a-z0-9]+", "-", repo.lower()).strip("-")
     delivery = f"rerun-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -41,6 +48,25 @@ def rerun(addresses: Addresses, text: str, service: str) -> None:
     )
     print(f"{made['metadata']['name']}: attempt {attempt} of {repo}@{sha[:12]}")
     print(f"  → yard watch {sha[:12]}")
+
+
+def _known_to_git(url: str, sha: str) -> None:
+    """Raises YardError(NOT_FOUND) if the Git host says that it has no such commit; if it says nothing, `ci` will."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(["git", "init", "--quiet", "--bare", folder], env=environment, check=True)
+        done = subprocess.run(
+            ["git", "-C", folder, "fetch", "--quiet", "--depth=1", "--no-tags", url, sha],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if "not our ref" in done.stderr:
+            todo = "was it pushed? `yard runs` shows what ran"
+            raise YardError(f"no commit {sha[:12]}", where=url, todo=todo, code=Exit.NOT_FOUND)
 
 
 def _next(addresses: Addresses, service: str, sha: str, highest: int) -> int:

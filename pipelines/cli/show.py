@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
-from pipelines.cli.addresses import Addresses
+from pipelines import platform
+from pipelines.cli.addresses import Addresses, checkout
 from pipelines.cli.argo import Argo
 from pipelines.cli.runs import BAD, Run, all_runs
+from pipelines.documents import suggest
+from pipelines.errors import Exit, YardError
 from pipelines.gate import Check, Decision
 
+FEW = 3  # slices that a summary names
 COLOURS = {"Succeeded": "green", "Failed": "red", "Error": "red", "Running": "cyan", "Pending": "yellow"}
 
 
@@ -20,7 +25,8 @@ def runs(argo: Argo, service: str, limit: int) -> None:
     known = (run for run in all_runs(argo, service=service) if run.pipeline != "reconcile" or run.phase in BAD)
     found = list(islice(known, limit))
     if not found:
-        print("nothing has run yet" + (f" for {service}" if service else ""))
+        todo = first_push(argo.addresses, service)
+        print("nothing has run yet" + (f" for {service}" if service else "") + f"\n  → {todo}")
         return
     now = datetime.now(UTC)
     table(("RUN", "PHASE", "AT", "TOOK", "AGO"), [_row(run, now) for run in found])
@@ -58,9 +64,24 @@ def models(addresses: Addresses, service: str) -> None:
             mark = "serving" if version.number == serving else ""
             rows.append((f"{name}/v{version.number}", mark, str(version.info.get("sha", ""))[:12], told))
     if not rows:
-        print("no model is registered yet" + (f" for {service}" if service else ""))
+        todo = f"the first push that the gate accepts registers one: {first_push(addresses, service)}"
+        print("no model is registered yet" + (f" for {service}" if service else "") + f"\n  → {todo}")
         return
     table(("MODEL", "NOW", "COMMIT", "METRICS"), rows)
+
+
+def first_push(addresses: Addresses, service: str = "") -> str:
+    """What starts the first run. Raises YardError(NOT_FOUND) for a service that the platform does not know."""
+    path = checkout() / platform.FILE
+    services = platform.load(path).services if path.is_file() else []
+    known = [entry for entry in services if service in ("", entry.name)]
+    if services and not known:
+        todo = suggest(service, [entry.name for entry in services])
+        raise YardError(f"no service {service!r}", where=platform.FILE, todo=todo, code=Exit.NOT_FOUND)
+    if not known:
+        return "push a service"
+    url = f"{addresses.environment.get('GIT_URL', '')}/{known[0].repo}.git"
+    return f"git push {url} HEAD:{known[0].branch}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -97,15 +118,33 @@ def _rough(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def numbers(decision: Decision) -> list[str]:
-    """The gate's numbers against their thresholds, a line each; of slices that all hold, only the closest."""
+def brief(text: str, width: int = 72) -> str:
+    """As many of the gate's reasons as fit into a line (behind Git's "remote: "), and how many more there are."""
+    *reasons, last = text.split("; ")
+    more = re.fullmatch(r"and (\d+) more", last)
+    reasons, hidden = (reasons, int(more[1])) if more else ([*reasons, last], 0)
+    while True:
+        line = "; ".join([*reasons, *([f"and {hidden} more"] if hidden else [])])
+        if len(line) <= width or len(reasons) == 1:
+            return line
+        reasons, hidden = reasons[:-1], hidden + 1
+
+
+def numbers(decision: Decision, *, every: bool = False) -> list[str]:
+    """The gate's numbers against their thresholds, a line each.
+
+    Of slices that all hold only the closest, of those that fail the worst few, unless `every` one is asked for.
+    """
     lines = [str(check) for check in decision.checks if not _of_slice(check)]
     slices = [check for check in decision.checks if _of_slice(check)]
     failed = [check for check in slices if not check.passed]
     if slices and not failed:
         closest = min(slices, key=lambda check: (check.value or 0.0) - check.threshold)
         lines.append(f"{closest} (the closest of {len(slices)})")
-    return lines + [str(check) for check in failed]
+    if every or len(failed) <= FEW:
+        return lines + [str(check) for check in failed]
+    worst = sorted(failed, key=lambda check: (check.value or 0.0) - check.threshold)[:FEW]
+    return [*lines, *(str(check) for check in worst), f"and {len(failed) - FEW} more slices"]
 
 
 def _of_slice(check: Check) -> bool:

@@ -19,7 +19,7 @@ from pipelines.cli.addresses import Addresses, checkout
 from pipelines.cli.argo import Argo
 from pipelines.cli.logs import tail
 from pipelines.cli.runs import BAD, Run, all_runs, full_sha
-from pipelines.cli.show import duration, numbers
+from pipelines.cli.show import duration, first_push, numbers
 from pipelines.cli.watch import reasons, verdicts
 from pipelines.errors import Exit, YardError
 from pipelines.gate import Decision
@@ -50,6 +50,8 @@ def trace(addresses: Addresses, text: str) -> None:
     links = [] if chain else _from_git(addresses, sha)
     if not links and not chain and not events:
         todo = "was it pushed? Runs are kept for a week, what Sensors refuse is not kept at all on a cluster"
+        if not all_runs(argo):
+            todo = f"nothing has run yet: {first_push(addresses)}"
         raise YardError(f"nothing is known of {sha[:12]}", todo=todo, code=Exit.NOT_FOUND)
     links = links or list(_links(argo, sha, chain, events))
     for link in links:
@@ -77,13 +79,15 @@ def _arrival(ci: Run | None, events: list[dict[str, Any]]) -> Iterator[Link]:
     if entry.get("refused"):
         yield Link("delivery", "stopped", f"{entry.get('delivery', '')} {entry.get('time', '')}", tuple(reasons(entry)))
         return
-    yield Link("delivery", "ok", f"{made or entry.get('delivery') or '(no id)'} {entry.get('time', '')}".strip())
-    if entry:
+    rerun = made.startswith("rerun-")
+    when = "" if rerun else entry.get("time", "")
+    yield Link("delivery", "ok", f"{made or entry.get('delivery') or '(no id)'} {when}".strip())
+    if rerun:
+        yield Link("event", "ok", "none: `yard rerun` started it")
+    elif entry:
         yield Link(
             "event", "ok", f"{entry.get('source')}/{entry.get('event')} {entry.get('repository')} {entry.get('ref')}"
         )
-    elif ci and made.startswith("rerun-"):
-        yield Link("event", "ok", "none: `yard rerun` started it")
     if ci:
         sensor = ci.labels.get("events.argoproj.io/sensor")
         if sensor:
@@ -127,7 +131,7 @@ def _training(argo: Argo, ct: Run | None) -> Iterator[Link]:
         yield _run_link(argo, "training", ct)
     else:
         yield Link("training", "ok", f"{ct.name}, train took {duration(train.seconds) if train else '?'}")
-        lines = tuple(numbers(decision))
+        lines = tuple(numbers(decision, every=True))
         if decision.accepted:
             yield Link("metrics", "ok", "accepted", lines)
         else:

@@ -20,7 +20,7 @@ from pipelines.cli.addresses import Addresses, checkout
 from pipelines.cli.argo import Argo, Workflow
 from pipelines.cli.logs import tail
 from pipelines.cli.runs import BAD, DONE, PIPELINES, Run, Step, all_runs, full_sha, outcome_code, run_of
-from pipelines.cli.show import duration, numbers
+from pipelines.cli.show import brief, duration, numbers
 from pipelines.errors import Exit, YardError
 
 START = 60.0  # seconds until a run must have begun
@@ -233,7 +233,7 @@ class Watch:
         decision = step.decision()
         if decision and not decision.accepted:
             for text in decision.summary:
-                self.say(text)
+                self.say(brief(text))
             return Exit.REFUSED
         why, todo = self._why(run, step)
         self.say(f"{step.name}: {why}")
@@ -272,7 +272,8 @@ class Watch:
         first = self.runs.get("ci")
         if first is None or first.created is None:
             return ""
-        return f", {duration(((run.finished or datetime.now(UTC)) - first.created).total_seconds())} after the push"
+        began = "rerun" if first.delivery.startswith("rerun-") else "push"
+        return f", {duration(((run.finished or datetime.now(UTC)) - first.created).total_seconds())} after the {began}"
 
     def _link(self, run: Run) -> str:
         return f"{self.argo.url}/workflows/{run.namespace}/{run.name}"

@@ -30,12 +30,15 @@ def git(*args: str, cwd: Path | None = None, check: bool = True) -> str:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "LC_ALL": "C",
+        # a host that goes silent is one that does not answer
+        "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+        "GIT_HTTP_LOW_SPEED_TIME": "60",
         **_authorization(),
     }
     done = subprocess.run(["git", *args], cwd=cwd, env=env, capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith(("fatal:", "error:", "remote: error"))]
-        verb = next((word for word in args if not word.startswith(("-", "/"))), "")
+        verb = next((word for word in args if not word.startswith(("-", "/")) and "=" not in word), "")
         raise YardError(
             f"git {verb}: {lines[0] if lines else f'exit code {done.returncode}: {done.stderr.strip()}'}",
             where=url_of(args),

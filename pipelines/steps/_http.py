@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import time
@@ -12,10 +13,8 @@ from typing import Any, NamedTuple
 
 from pipelines.errors import Exit, YardError
 
-TRIES, PAUSE = (
-    4,
-    0.5,
-)  # of a request that was refused or answered 5xx: 0.5 + 1 + 2 s, then the step's own retry takes over
+# of a request that was refused or answered 5xx: 0.5 + 1 + 2 s, then the step's own retry takes over
+TRIES, PAUSE = 4, 0.5
 
 
 class Response(NamedTuple):
@@ -28,12 +27,20 @@ class Response(NamedTuple):
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Keeps method and body on 307 and 308, as RFC 9110 §15.4 asks; urllib itself refuses those for POST."""
+    """Keeps method and body on 307 and 308, as RFC 9110 §15.4 asks; urllib itself refuses those for POST.
+
+    A token goes to no other host than the one it was meant for.
+    """
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        new: urllib.request.Request | None
         if code in (307, 308):
-            return urllib.request.Request(newurl, req.data, dict(req.header_items()), method=req.get_method())  # noqa: S310
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+            new = urllib.request.Request(newurl, req.data, dict(req.headers), method=req.get_method())  # noqa: S310
+        else:
+            new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new and new.host != req.host:
+            new.remove_header("Authorization")
+        return new
 
 
 def request(
@@ -71,9 +78,9 @@ def request(
         except urllib.error.HTTPError as error:
             content = error.read()
             if error.code < 500 and error.code != 429:
-                return Response(error.code, content, url)
+                return Response(error.code, content, error.url)
             problem = f"HTTP {error.code} {content[:200].decode(errors='replace')}"
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             problem = str(getattr(error, "reason", error))
     raise YardError(f"{method} {url}: {problem}", todo="is the service up?", code=Exit.UNAVAILABLE)
 

@@ -53,15 +53,15 @@ def commit(clone: Path, title: str, trailers: dict[str, str]) -> str | None:
 
 def push(clone: Path) -> bool:
     """Push the branch. False if somebody else was first; YardError(UNAVAILABLE) for any other failure."""
+    before = resolve(clone, f"origin/{BRANCH}")
     try:
         git("-C", str(clone), "push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}")
     except YardError:
-        before = git("-C", str(clone), "rev-parse", "--quiet", "--verify", f"origin/{BRANCH}", check=False).strip()
         git("-C", str(clone), "fetch", "--quiet", "origin")
-        after = git("-C", str(clone), "rev-parse", "--quiet", "--verify", f"origin/{BRANCH}", check=False).strip()
+        after = resolve(clone, f"origin/{BRANCH}")
         if before == after:
             raise
-        return False
+        return after == resolve(clone, "HEAD")  # pushed, and only the answer was lost
     return True
 
 
@@ -75,13 +75,29 @@ def folder(clone: Path, service: str, environment: str) -> Path:
 def record(path: Path) -> dict[str, str]:
     """The data of the release record in a service's folder; {} if there is none."""
     try:
-        body: Any = yaml.safe_load((path / "release.yaml").read_text())
+        text = (path / "release.yaml").read_text()
     except FileNotFoundError:
         return {}
+    return parse(text, str(path / "release.yaml"))
+
+
+def parse(text: str, where: str) -> dict[str, str]:
+    """The data of a release record. Raises YardError(INVALID): people write to this repository too."""
+    try:
+        body: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise YardError(f"not YAML: {error}", where=str(path / "release.yaml")) from None
-    return dict(body["data"])
+        raise YardError(f"not YAML: {error}", where=where) from None
+    data = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(data, dict) or not data.get("lock") or not data.get("sha"):
+        what = "not a release record: a ConfigMap with `lock` and `sha`"
+        raise YardError(what, where=where, todo="repair it, or remove the folder, in the releases repository")
+    return {str(key): str(value) for key, value in data.items()}
 
 
 def last_commit(clone: Path, path: Path) -> str:
     return git("-C", str(clone), "log", "-1", "--format=%H", "--", str(path.relative_to(clone))).strip()
+
+
+def resolve(clone: Path, revision: str) -> str:
+    """The commit that a revision names, "" if the clone has none."""
+    return git("-C", str(clone), "rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}", check=False).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -58,18 +59,27 @@ def validate_data(*, data: InputPath, config: str) -> Rows:
 
 def _read(path: Path, name: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
     except UnicodeDecodeError as error:
         raise YardError(f"not UTF-8 text: {error.reason}", where=f"{name}", code=Exit.FAILED) from None
-    reader = csv.reader(text.splitlines())
-    header = next(reader, [])
+    reader = csv.reader(io.StringIO(text, newline=""))
+
+    def rows() -> Iterator[list[str]]:
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise YardError(f"not CSV: {error}", where=f"{name}:{reader.line_num}", code=Exit.FAILED) from None
+
+    given = rows()
+    header = next(given, [])
     if not header:
         raise YardError("an empty file", where=f"{name}:1", code=Exit.FAILED)
     if len(set(header)) != len(header):
         raise YardError("a column name appears twice", where=f"{name}:1", code=Exit.FAILED)
 
     def records() -> Iterator[tuple[int, list[str]]]:
-        for record in reader:
+        for record in given:
             if len(record) != len(header):
                 raise YardError(
                     f"{len(record)} cells, the header has {len(header)}",
@@ -111,8 +121,9 @@ def analyze(*, features: InputPath, analysis: OutputPath) -> None:
             where="$FEATURES_DIR",
             code=Exit.FAILED,
         )
-    deviation = train_x.std(axis=0)
-    drift = np.abs(test_x.mean(axis=0) - train_x.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    deviation = train_x.std(axis=0, dtype=np.float64)
+    moved = np.abs(test_x.mean(axis=0, dtype=np.float64) - train_x.mean(axis=0, dtype=np.float64))
+    drift = moved / np.where(deviation > 0, deviation, 1)
     report: dict[str, Any] = {
         "train": {"rows": len(train_x), "labels": _shares(train_y)},
         "test": {"rows": len(test_x), "labels": _shares(test_y)},

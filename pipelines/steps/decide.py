@@ -26,7 +26,7 @@ def gate(*, service: str, sha: str, workflow: str, owner: str, config: str, repo
     found = contract.Config.model_validate_json(config)
     try:
         metrics: Any = json.loads((report / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         metrics = {"unreadable": str(error)}
     decision = decide(found.gate, metrics)
     text = decision.model_dump_json()

@@ -29,10 +29,14 @@ def release(
 ) -> Released:
     """`outcome` is released, unchanged (this lock is out already) or superseded (a newer commit of the branch is out).
 
-    Raises YardError(UNAVAILABLE) if Git does not answer or every push lost its race.
+    Raises YardError: UNAVAILABLE if Git does not answer or every push lost its race, INVALID for another service's
+    lock or an environment that mlops.yaml does not have, NOT_FOUND if the branch is gone.
     """
     registry = open_registry()
     locked = registry.get_lock(lock)
+    if (locked.service, locked.repo, locked.sha) != (service, repo, sha):
+        what = f"{lock} is of {locked.service} at {locked.repo}@{locked.sha[:12]}, not of {service} at {sha[:12]}"
+        raise YardError(what, where="parameter lock")
     app = json.loads(registry.get_blob(locked.versions["app"].digest))
     config = Config.model_validate(app["config"])
     if environment not in config.deploy:
@@ -46,8 +50,9 @@ def release(
                 return _done("unchanged", repository.last_commit(clone, path), f"{lock} is out already")
             if old.get("workflow-uid") == owner:  # this run pushed, then died before it could say so
                 return _done("released", repository.last_commit(clone, path), "pushed by an earlier try of this run")
-            if old and _newer(repo, branch, old["sha"], sha):
-                return _done("superseded", "", f"{old['sha'][:12]} is newer than {sha[:12]} and is out already")
+            if old and _newer(repo, branch, old, locked):
+                later = f"{old['sha'][:12]}, attempt {old.get('attempt', '1')},"
+                return _done("superseded", "", f"{later} is newer than {sha[:12]} and is out already")
             data = _record(locked, lock, environment, workflow, owner, old)
             path.mkdir(parents=True, exist_ok=True)
             for name, text in release_files(locked, lock, config, environment, images=images, record=data).items():
@@ -69,16 +74,25 @@ def _done(outcome: str, commit: str, why: str) -> Released:
     return {"outcome": outcome, "commit": commit}
 
 
-def _newer(repo: str, branch: str, released: str, mine: str) -> bool:
-    """Whether the released commit supersedes mine: a descendant of it, or still on the branch when mine was rewritten
-    away.
+def _newer(repo: str, branch: str, old: dict[str, str], lock: Lock) -> bool:
+    """Whether what is out supersedes mine: a later attempt of the same commit, a descendant of it, or a commit that is
+    still on the branch when mine was rewritten away.
     """
+    released, mine = old["sha"], lock.sha
     if released == mine:
-        return False
+        attempt = old.get("attempt", "")
+        return attempt.isdecimal() and int(attempt) > lock.attempt
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as directory:
         clone = Path(directory)
         git("init", "--quiet", "--bare", str(clone))
-        git("-C", str(clone), "fetch", "--quiet", "--no-tags", url(repo), f"refs/heads/{branch}:refs/heads/{branch}")
+        head = f"refs/heads/{branch}"
+        try:
+            git("-C", str(clone), "fetch", "--quiet", "--no-tags", url(repo), f"{head}:{head}")
+        except YardError as error:
+            if "find remote ref" in error.what:  # git's words for a branch that the host does not have
+                todo = "nothing is released from a branch that was deleted: push it again"
+                raise YardError(f"no branch {branch!r}", where=url(repo), todo=todo, code=Exit.NOT_FOUND) from None
+            raise
 
         def on_branch(sha: str) -> bool:
             return bool(git("-C", str(clone), "branch", "--contains", sha, check=False).strip())

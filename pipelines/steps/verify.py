@@ -7,9 +7,9 @@ smoke ▸ keep | revert.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -23,7 +23,7 @@ from pipelines.steps._step import StepFailedError, step
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 AUTHORITY = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
 POLL = 0.1  # seconds between two looks at an Application
-GRACE = 60.0  # seconds that an Application may look Degraded before its sync has begun
+LAG = 10.0  # seconds that a Service may go on sending to a pod that is on its way out
 NOTHING = "0" * 40
 
 
@@ -35,16 +35,19 @@ class Inspected(TypedDict):
 
 @step
 def inspect(*, before: str, commit: str, owner: str) -> Inspected:
-    """Which services this push changed. `targets` is JSON: [{service, environment, lock, sha, removed}].
+    """Which services this push changed. `targets` is JSON: [{service, environment, lock, sha, removed, back}].
 
-    Without `before` (a push that reconcile found) the targets are all services whose lock is not the one marked
-    serving.
-    `reverts` is "true" if the commit itself takes a release back.
+    `back` is the commit to go back to: the newest with the lock marked serving, else what was before the push.
+    Without `before` (a push that reconcile found, or one that rewrote the branch) the targets are all services whose
+    lock is not the one marked serving. `reverts` is "true" if the commit itself takes a release back.
     """
     registry = open_registry()
     mine = registry.claim(f"verify/releases/{commit}-1", owner)
     with repository.releases() as clone:
-        base = before if before not in ("", NOTHING) else git("hash-object", "-t", "tree", os.devnull).strip()
+        if not repository.resolve(clone, commit):
+            raise YardError(f"no commit {commit}", where=os.environ["RELEASES_REPO"], code=Exit.NOT_FOUND)
+        known = before == NOTHING or bool(before and repository.resolve(clone, before))
+        base = before if known and before != NOTHING else git("hash-object", "-t", "tree", os.devnull).strip()
         changed = git("-C", str(clone), "diff", "--name-only", base, commit, "--", "services").splitlines()
         git("-C", str(clone), "checkout", "--quiet", "--detach", commit)
         folders = sorted({tuple(path.split("/")[1:3]) for path in changed if path.count("/") >= 3})
@@ -52,8 +55,10 @@ def inspect(*, before: str, commit: str, owner: str) -> Inspected:
         for service, environment in folders:
             found = repository.record(repository.folder(clone, service, environment))
             alias = registry.get_alias(service, "serving")
-            if not before and found and alias and alias.lock == found["lock"]:
+            proven = alias.lock if alias else ""
+            if not known and found and proven == found["lock"]:
                 continue
+            path = f"services/{service}/{environment}"
             targets.append(
                 {
                     "service": service,
@@ -61,6 +66,7 @@ def inspect(*, before: str, commit: str, owner: str) -> Inspected:
                     "lock": found.get("lock", ""),
                     "sha": found.get("sha", ""),
                     "removed": not found,
+                    "back": _back(clone, path, before if known else "", commit, proven),
                 }
             )
         trailer = git("-C", str(clone), "log", "-1", f"--format=%(trailers:key={repository.REVERTS},valueonly)", commit)
@@ -73,6 +79,22 @@ def inspect(*, before: str, commit: str, owner: str) -> Inspected:
     }
 
 
+def _back(clone: Path, path: str, before: str, commit: str, proven: str) -> str:
+    """The commit whose `path` should be put back if `commit` does not prove itself; "" if there was nothing before."""
+    if before == NOTHING:
+        return ""
+    if not before:
+        before = f"{git('-C', str(clone), 'log', '-1', '--format=%H', commit, '--', path).strip()}^"
+        if not repository.resolve(clone, before):
+            return ""
+    for earlier in git("-C", str(clone), "log", "--format=%H", before, "--", path).split() if proven else []:
+        text = git("-C", str(clone), "show", f"{earlier}:{path}/release.yaml", check=False)
+        with suppress(YardError):  # a record that people broke was not proven
+            if repository.parse(text, earlier)["lock"] == proven:
+                return earlier
+    return repository.resolve(clone, before)
+
+
 class Waited(TypedDict):
     outcome: str
     address: str
@@ -82,9 +104,8 @@ class Waited(TypedDict):
 def wait(*, targets: str, commit: str, timeout: str) -> Waited:
     """Wait until Argo CD has synced each target to this commit and it is healthy, both at the same look.
 
-    `outcome` is healthy, or superseded if a later commit replaced the target meanwhile. Raises YardError(FAILED) when
-    a target is Degraded
-    or the `timeout` (seconds) is over.
+    `outcome` is healthy, or superseded if a later commit replaced a target meanwhile. Raises YardError(FAILED) when
+    a target is Degraded or the `timeout` (seconds) is over.
     """
     deadline = time.monotonic() + float(timeout)
     outcome, addresses = "healthy", []
@@ -94,16 +115,23 @@ def wait(*, targets: str, commit: str, timeout: str) -> Waited:
             continue
         if _settled(target, commit, deadline) == "superseded":
             outcome = "superseded"
-        addresses.append(_address(target))
+        else:
+            addresses.append(_address(target))
     return {"outcome": outcome, "address": " ".join(addresses)}
 
 
 def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
     name = f"{target['service']}-{target['environment']}"
     url = f"{os.environ['KUBERNETES_URL']}/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{name}"
-    said = ""
+    said, revision, place = "", "", ""
     while True:
-        answer = request("GET", url, token=secret(str(TOKEN)), ca=AUTHORITY if AUTHORITY.exists() else None)
+        try:
+            answer = request("GET", url, token=secret(str(TOKEN)), ca=AUTHORITY if AUTHORITY.exists() else None)
+        except YardError as error:
+            # Kubernetes being away says nothing about the release
+            if error.code != Exit.UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            continue
         if answer.status == 404:
             raise YardError(
                 f"Argo CD has no Application {name!r}", todo="is the service in platform.yaml?", code=Exit.NOT_FOUND
@@ -112,15 +140,18 @@ def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
             raise YardError(f"HTTP {answer.status}", where=f"GET {url}", code=Exit.UNAVAILABLE)
         status = answer.json().get("status", {})
         sync, health = status.get("sync", {}), status.get("health", {})
-        revision = sync.get("revision", "")
+        if sync.get("revision", "") != revision:
+            revision = sync.get("revision", "")
+            place = _place(target, commit, revision)
         state = f"{sync.get('status', 'Unknown')} at {revision[:12] or '-'}, {health.get('status', 'Unknown')}"
         if state != said:
             print(f"{name}: {state}", flush=True)
             said = state
-        there = revision == commit
-        if not there and revision and _replaced(target, commit, revision):
+        if place == "replaced":
             return "superseded"
-        if there and sync.get("status") == "Synced" and health.get("status") == "Healthy":
+        # before the sync is done, the health is that of what ran before
+        there = place == "there" and sync.get("status") == "Synced"
+        if there and health.get("status") == "Healthy":
             return "healthy"
         if there and health.get("status") == "Degraded":
             raise YardError(
@@ -132,14 +163,20 @@ def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
         time.sleep(POLL)
 
 
-def _replaced(target: dict[str, Any], commit: str, revision: str) -> bool:
-    """Whether `revision` is a later commit with another release of this target."""
+def _place(target: dict[str, Any], commit: str, revision: str) -> str:
+    """Where `revision` is, seen from this release: "there", "replaced" (by a later release of the same target), or
+    "elsewhere".
+
+    Argo CD moves every Application to the head of the branch, so another service's release does not end this one.
+    """
+    if revision in ("", commit):
+        return "there" if revision else "elsewhere"
     with repository.releases() as clone:
-        later = git("-C", str(clone), "rev-list", "--ancestry-path", f"{commit}..{revision}", check=False).strip()
+        if not git("-C", str(clone), "rev-list", "--ancestry-path", f"{commit}..{revision}", check=False).strip():
+            return "elsewhere"
         folder = f"services/{target['service']}/{target['environment']}"
-        return bool(later) and bool(
-            git("-C", str(clone), "diff", "--name-only", commit, revision, "--", folder).strip()
-        )
+        changed = git("-C", str(clone), "diff", "--name-only", commit, revision, "--", folder).strip()
+        return "replaced" if changed else "there"
 
 
 def _address(target: dict[str, Any]) -> str:
@@ -159,7 +196,7 @@ class Smoked(TypedDict):
 def smoke(*, targets: str) -> Smoked:
     """Ask each target the golden question of its own bundle, through the Service, as a client would.
 
-    Raises YardError(FAILED) if another lock answers, or the answer is not the golden one.
+    Raises YardError(FAILED) if another lock answers and goes on answering, or the answer is not the golden one.
     """
     registry = open_registry()
     told = []
@@ -174,36 +211,52 @@ def smoke(*, targets: str) -> Smoked:
 
 
 def _ask(target: dict[str, Any], bundle: dict[str, Any]) -> str:
-    golden = bundle["golden"]
-    tensor = bundle["inputs"][0]
+    golden, tensor = bundle["golden"], bundle["inputs"][0]
     rows = golden["inputs"]
-    body = {
-        "inputs": [
-            {"name": tensor["name"], "datatype": tensor["datatype"], "shape": [len(rows), len(rows[0])], "data": rows}
-        ]
-    }
+    if tensor["datatype"] == "INT64":  # the bundle keeps all golden rows as floats, the protocol is strict
+        rows = [[int(value) for value in row] for row in rows]
+    shape = [len(rows), len(rows[0])]
+    body = {"inputs": [{"name": tensor["name"], "datatype": tensor["datatype"], "shape": shape, "data": rows}]}
     url = f"{_address(target)}/v2/models/{target['service']}/infer"
-    answer = request("POST", url, body)
-    if answer.status != 200:
-        raise YardError(
-            f"HTTP {answer.status} {answer.body[:200].decode(errors='replace')}", where=f"POST {url}", code=Exit.FAILED
-        )
-    said = answer.json()
-    lock = said.get("parameters", {}).get("lock")
-    if lock != target["lock"]:
-        raise YardError(f"lock {lock} answers, {target['lock']} was released", where=f"POST {url}", code=Exit.FAILED)
-    outputs = {output["name"]: output["data"] for output in said["outputs"]}
-    if [str(label) for label in outputs["label"]] != [str(label) for label in golden["outputs"]["label"]]:
-        raise YardError(
-            f"it says {outputs['label']}, the golden answer is {golden['outputs']['label']}",
-            where=f"POST {url}",
-            code=Exit.FAILED,
-        )
+    deadline = time.monotonic() + LAG
+    while True:
+        lock, outputs = _answer(url, body)
+        if lock == target["lock"]:
+            break
+        if time.monotonic() > deadline:
+            raise _wrong(url, f"lock {lock} answers, {target['lock']} was released")
+        time.sleep(POLL)
+    told, wanted = outputs["label"], golden["outputs"]["label"]
+    if [str(label) for label in told] != [str(label) for label in wanted]:
+        raise _wrong(url, f"it says {told}, the golden answer is {wanted}")
     flat = [value for row in golden["outputs"]["probabilities"] for value in row]
-    worst = max((abs(a - b) for a, b in zip(outputs["probabilities"], flat, strict=True)), default=math.nan)
-    if not worst <= golden["tolerance"]:
-        raise YardError(f"probabilities are off by {worst}", where=f"POST {url}", code=Exit.FAILED)
+    given = outputs["probabilities"]
+    if len(given) != len(flat):
+        raise _wrong(url, f"{len(given)} probabilities, the golden answer has {len(flat)}")
+    # one by one: the largest of several differences can hide a NaN
+    off = [abs(a - b) for a, b in zip(given, flat, strict=True) if not abs(a - b) <= golden["tolerance"]]
+    if off:
+        raise _wrong(url, f"{len(off)} probabilities are off, one by {off[0]:.2g}")
     return f"{url}: {len(rows)} golden rows agree"
+
+
+def _answer(url: str, body: dict[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+    """The lock that answers, and its outputs by name: labels, and probabilities that are numbers."""
+    answer = request("POST", url, body)
+    text = answer.body[:200].decode(errors="replace")
+    if answer.status != 200:
+        raise _wrong(url, f"HTTP {answer.status} {text}")
+    try:
+        said = answer.json()
+        outputs = {output["name"]: list(output["data"]) for output in said["outputs"]}
+        outputs["probabilities"] = [float(value) for value in outputs["probabilities"]]
+        return said["parameters"]["lock"], {name: outputs[name] for name in ("label", "probabilities")}
+    except (ValueError, KeyError, TypeError):
+        raise _wrong(url, f"not an answer of a model server: {text}") from None
+
+
+def _wrong(url: str, what: str) -> YardError:
+    return YardError(what, where=f"POST {url}", code=Exit.FAILED)
 
 
 @step
@@ -223,44 +276,45 @@ class Reverted(TypedDict):
 
 @step
 def revert(*, targets: str, commit: str) -> Reverted:
-    """Take this release back: the target's files as they were before it, as one new commit. Never raises twice for
-    one release.
+    """Take this release back: the targets' files as they were at `back`, as one new commit, once for each release.
 
-    Ends with REVERTED when it is taken back (the run is red: somebody should look), CONFLICT-free when a newer
-    release is out already.
+    Ends with REVERTED when it is taken back (the run is red: somebody should look), well when a newer release is out
+    already. Raises YardError(FAILED) if there is nothing else to go back to.
     """
     with repository.releases() as clone:
         for _ in range(repository.PUSH_TRIES):
-            done = git(
-                "-C", str(clone), "log", "--format=%H", f"--grep=^{repository.REVERTS}: {commit}$", "HEAD"
-            ).split()
+            trailer = f"--grep=^{repository.REVERTS}: {commit}$"
+            done = git("-C", str(clone), "log", "--format=%H", trailer, "HEAD").split()
             if done:
-                raise StepFailedError(
-                    f"{commit[:12]} is taken back by {done[0][:12]}", results={"commit": done[0]}, code=Exit.REVERTED
-                )
+                raise _taken(commit, done[0])
             touched = _take_back(clone, json.loads(targets), commit)
-            title = f"Take back {', '.join(touched)}: {commit[:12]} did not prove itself"
-            made = repository.commit(clone, title, {repository.REVERTS: commit}) if touched else None
-            if made is None:
+            if not touched:
                 print("a newer release is out already: nothing to take back")
                 return {"commit": ""}
+            title = f"Take back {', '.join(touched)}: {commit[:12]} did not prove itself"
+            made = repository.commit(clone, title, {repository.REVERTS: commit})
+            if made is None:
+                what = f"{commit[:12]} did not prove itself, and it is what has served: there is nothing to go back to"
+                raise YardError(what, where=os.environ["RELEASES_REPO"], code=Exit.FAILED)
             if repository.push(clone):
-                raise StepFailedError(
-                    f"{commit[:12]} is taken back by {made[:12]}", results={"commit": made}, code=Exit.REVERTED
-                )
+                raise _taken(commit, made)
             repository.update(clone)
     raise YardError("every push lost its race", where=os.environ["RELEASES_REPO"], code=Exit.UNAVAILABLE)
 
 
+def _taken(commit: str, by: str) -> StepFailedError:
+    return StepFailedError(f"{commit[:12]} is taken back by {by[:12]}", results={"commit": by}, code=Exit.REVERTED)
+
+
 def _take_back(clone: Path, targets: list[dict[str, Any]], commit: str) -> list[str]:
-    """Put the folders that still look as `commit` left them back to what they were before it; the names of those."""
+    """Put the folders that still look as `commit` left them back to what they were; the names of those."""
     touched = []
     for target in targets:
-        path = f"services/{target['service']}/{target['environment']}"
+        path, back = f"services/{target['service']}/{target['environment']}", target["back"]
         if git("-C", str(clone), "diff", "--name-only", commit, "HEAD", "--", path).strip():
             continue
         git("-C", str(clone), "rm", "-r", "--quiet", "--ignore-unmatch", "--", path)
-        if git("-C", str(clone), "ls-tree", f"{commit}^", "--", path, check=False).strip():
-            git("-C", str(clone), "checkout", "--quiet", f"{commit}^", "--", path)
+        if back and git("-C", str(clone), "ls-tree", back, "--", path).strip():
+            git("-C", str(clone), "checkout", "--quiet", back, "--", path)
         touched.append(f"{target['service']} {target['environment']}")
     return touched

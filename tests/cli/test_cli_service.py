@@ -43,7 +43,7 @@ def test_a_dockerfile_that_is_not_there_is_a_mistake(yard, tmp_path):
 def test_a_missing_file_says_how_to_get_one(yard, tmp_path):
     said = yard("check", str(tmp_path))
     assert said.code == 4
-    assert "yard new NAME" in said.err
+    assert "yard new PATH" in said.err
 
 
 def test_the_schema_is_printed_for_editors(yard):
@@ -68,6 +68,63 @@ def test_a_new_service_is_valid_under_its_own_name_and_imports(yard, nowhere):
     assert sorted(path.name for path in nowhere.iterdir()) == ["my-model"]
 
 
+def git(folder, *words):
+    return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_new_service_is_a_repository_that_can_be_pushed_at_once(yard, nowhere):
+    said = yard("new", "below/cats")
+    assert said.out.splitlines()[0].startswith("below/cats is a service that works at once")
+    assert "\n  - {repo: acme/cats, name: cats}\n" in said.out
+    assert said.out.splitlines()[-3:] == [
+        f"  make -C {ROOT} render",
+        "  yard solo down && yard solo up",
+        "  git -C below/cats push solo main",
+    ]
+    folder = nowhere / "below" / "cats"
+    assert git(folder, "status", "--porcelain", "--branch") == "## main"
+    assert git(folder, "log", "--format=%s") == "A new service"
+    assert git(folder, "remote", "get-url", "solo") == f"file://{nowhere}/home/git/acme/cats.git"
+    (folder / "cats" / "__pycache__").mkdir()
+    (folder / "cats" / "__pycache__" / "train.pyc").touch()
+    assert git(folder, "status", "--porcelain") == ""
+
+
+def test_who_told_git_no_name_still_gets_a_first_commit(yard, nowhere, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(nowhere / "hook.git"))  # as in a hook
+    monkeypatch.setenv("HOME", str(nowhere))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(nowhere))
+    (nowhere / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n[commit]\ngpgSign = true\n")
+    assert yard("new", "cats").code == 0
+    monkeypatch.delenv("GIT_DIR")
+    assert git(nowhere / "cats", "log", "--format=%an <%ae>") == "trainyard <trainyard@localhost>"
+
+
+def test_a_new_service_that_is_registered_already_is_only_pushed(yard, nowhere, monkeypatch):
+    text = "apiVersion: trainyard/v1\nservices: [{repo: me/cats-repo, name: cats, branch: dev}]\nreleases: me/out\n"
+    (nowhere / "platform").mkdir()
+    (nowhere / "platform" / "platform.yaml").write_text(text)
+    monkeypatch.chdir(nowhere / "platform")
+    said = yard("new", "../cats")
+    assert said.out.splitlines()[1:] == ["To deploy it on this machine:", "", "  git -C ../cats push solo dev"]
+    assert git(nowhere / "cats", "remote", "get-url", "solo").endswith("/git/me/cats-repo.git")
+    assert "- {repo: me/dogs, name: dogs}\n" in yard("new", "../dogs").out
+
+
+def test_a_new_service_is_not_put_into_the_platforms_own_repository(yard, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = yard("new", "cats")
+    assert (said.code, said.err.splitlines()[-1]) == (3, "  → yard new ../cats")
+    assert not (ROOT / "cats").exists()
+
+
+def test_a_new_service_that_cannot_be_written_is_said_so(yard, nowhere):
+    (nowhere / "file").touch()
+    said = yard("new", "file/cats")
+    assert (said.code, said.err) == (3, f"{nowhere}/file/cats: cannot be written: Not a directory\n")
+    assert [path.name for path in nowhere.iterdir()] == ["file"]
+
+
 def test_a_new_service_overwrites_nothing(yard, nowhere):
     (nowhere / "mine").mkdir()
     (nowhere / "mine" / "thesis.txt").write_text("unsaved")
@@ -79,8 +136,8 @@ def test_a_new_service_overwrites_nothing(yard, nowhere):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("My Model", "  → yard new 'my-model'"),
-        ("../evil", "  → yard new 'evil'"),
+        ("My Model", "  → yard new my-model"),
+        ("../Evil One", "  → yard new ../evil-one"),
         ("json", "  → yard new my-json"),
         ("tests", "  → yard new my-tests"),
     ],
@@ -112,7 +169,7 @@ def test_solo_is_found_from_here_upward_and_from_inside_its_state(yard, argo, tm
     monkeypatch.chdir(tmp_path / inside)
     monkeypatch.delenv("ARGO_SERVER")
     monkeypatch.delenv("TRAINYARD_HOME", raising=False)
-    assert yard("runs").out == "nothing has run yet\n"
+    assert yard("runs").out.startswith("nothing has run yet\n")
     (home / "solo.json").write_text("{")
     assert yard("runs").code == 6
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from fake_argo import NAMES, SHA, ci, ct, pod, step, verify, workflow
 
+from pipelines.cli.show import brief, numbers
+from pipelines.gate import Check, Decision
 from pipelines.registry import Lock, LockedVersion, open_registry
 
 
@@ -30,7 +34,22 @@ def test_runs_can_be_asked_of_one_service_and_a_few(yard, argo):
     argo.put(ci(), ct(), other)
     assert yard("runs", "--service", "other").out.splitlines()[1].startswith("ci-acme-other-0123  ")
     assert len(yard("runs", "-n", "1").out.splitlines()) == 2
-    assert yard("runs", "--service", "none").out == "nothing has run yet for none\n"
+
+
+def test_an_empty_platform_says_what_starts_the_first_run(yard, argo, registry, monkeypatch):
+    monkeypatch.setenv("GIT_URL", "file:///solo/git")
+    push = "git push file:///solo/git/acme/digits.git HEAD:main"
+    for words in ((), ("--service", "digits")):
+        assert yard("runs", *words).out.splitlines()[1] == f"  → {push}"
+        assert yard("models", *words).out.splitlines()[1].endswith(push)
+    assert yard("trace", SHA).err == f"nothing is known of {SHA[:12]}\n  → nothing has run yet: {push}\n"
+    for command in ("runs", "models"):
+        said = yard(command, "--service", "digts")
+        assert (said.code, said.out, said.err) == (
+            4,
+            "",
+            "platform.yaml: no service 'digts'\n  → did you mean 'digits'?\n",
+        )
 
 
 def test_reconcile_is_shown_only_when_it_fails(yard, argo):
@@ -74,6 +93,8 @@ def test_logs_of_a_running_run_are_followed(yard, argo):
 def test_a_run_or_a_step_that_is_not_there_is_said_so(yard, argo):
     assert yard("logs", "ci-x").err == "no run 'ci-x'\n  → nothing has run yet\n"
     argo.put(ci())
+    for name in ("", "a/b", "..", "?", "ci x"):  # the server would answer another question
+        assert yard("logs", name).code == 4
     said = yard("logs", NAMES["ci"][:-1])
     assert (said.code, said.err) == (4, f"no run '{NAMES['ci'][:-1]}'\n  → did you mean '{NAMES['ci']}'?\n")
     said = yard("logs", NAMES["ci"], "--step", "tset")
@@ -112,7 +133,7 @@ def registry(argo, storage_server, bucket, monkeypatch):
 
 
 def test_models_are_listed_newest_first_with_the_one_that_serves(yard, registry):
-    assert yard("models").out == "no model is registered yet\n"
+    assert yard("models").out.startswith("no model is registered yet\n  → ")
     digests = [registry.put_blob(content) for content in (b"1", b"2")]
     for digest, accuracy in zip(digests, (0.9722, 0.98), strict=True):
         registry.add_version("model", "digits", digest, {"sha": SHA, "metrics": {"accuracy": accuracy}})
@@ -122,7 +143,8 @@ def test_models_are_listed_newest_first_with_the_one_that_serves(yard, registry)
         f"digits/v2           {SHA[:12]}  accuracy=0.9800",
         f"digits/v1  serving  {SHA[:12]}  accuracy=0.9722",
     ]
-    assert yard("models", "--service", "other").out == "no model is registered yet for other\n"
+    said = yard("models", "--service", "digit")
+    assert (said.code, said.err.splitlines()[-1]) == (4, "  → did you mean 'digits'?")
 
 
 def test_a_rerun_is_the_next_attempt_that_nobody_claimed(yard, argo, registry):
@@ -149,12 +171,45 @@ def test_a_rerun_of_a_commit_whose_runs_are_gone_takes_the_service_from_platform
     two = "services: [{repo: acme/a, name: a}, {repo: acme/b, name: b, branch: dev}]"
     (tmp_path / "platform.yaml").write_text(f"apiVersion: trainyard/v1\n{two}\nreleases: acme/r\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_URL", f"file://{tmp_path}/nowhere")  # who does not answer does not say no
     said = yard("rerun", SHA)
     assert said.code == 4
     assert "--service, one of a, b" in said.err
     assert yard("rerun", SHA, "--service", "b").code == 0
     ((_, body),) = argo.submitted
     assert {"service=b", "repo=acme/b", "branch=dev", "attempt=2"} <= set(body["submitOptions"]["parameters"])
+
+
+def test_a_rerun_of_a_commit_that_the_git_host_does_not_have_is_refused(yard, argo, registry, tmp_path, monkeypatch):
+    bare = tmp_path / "git/acme/digits.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", bare], check=True)
+    monkeypatch.setenv("GIT_URL", f"file://{tmp_path}/git")
+    said = yard("rerun", SHA)
+    assert said.code == 4
+    assert said.err == f"file://{bare}: no commit {SHA[:12]}\n  → was it pushed? `yard runs` shows what ran\n"
+    assert argo.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("refused: accuracy 0.3 < 0.9, by 0.6", "refused: accuracy 0.3 < 0.9, by 0.6"),
+        (f"refused: a{'.' * 30}; b{'.' * 30}; c", f"refused: a{'.' * 30}; and 2 more"),
+        (f"refused: a{'.' * 30}; b{'.' * 9}; c{'.' * 30}; and 8 more", f"refused: a{'.' * 30}; b{'.' * 9}; and 9 more"),
+        (f"refused: {'.' * 90}; b", f"refused: {'.' * 90}; and 1 more"),
+    ],
+)
+def test_why_a_model_was_refused_fits_into_a_line(text, short):
+    assert brief(text) == short
+
+
+def test_of_many_slices_that_fail_the_worst_are_told_and_all_if_asked_for():
+    checks = [
+        Check(name=f"accuracy[label={n}]", value=n / 10, threshold=0.8, op=">=", passed=False, why="") for n in range(6)
+    ]
+    found = Decision(accepted=False, checks=checks[::-1], summary=["refused", "stays"])
+    assert numbers(found) == [*map(str, checks[:3]), "and 3 more slices"]
+    assert len(numbers(found, every=True)) == 6
 
 
 def test_following_a_run_that_has_ended_does_not_wait(yard, argo):

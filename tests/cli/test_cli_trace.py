@@ -51,6 +51,18 @@ def test_a_deployed_commit_is_traced_from_its_delivery_to_what_serves(yard, argo
     ]
 
 
+def test_a_rerun_has_no_event_of_its_own_whatever_its_stages_post_later(yard, argo):
+    delivery = "rerun-20261124T035238Z"
+    again = ci(attempt="2", name=f"{NAMES['ci']}-2")
+    again["metadata"]["annotations"] = {"trainyard/delivery": delivery}
+    again["metadata"]["labels"].pop("events.argoproj.io/sensor", None)
+    argo.put(again)
+    argo.events = [event(source="stages", event="built", ref="main", delivery=delivery), event()]
+    lines = yard("trace", SHA).out.splitlines()
+    assert lines[:2] == [f"✓ delivery  {delivery}", "✓ event     none: `yard rerun` started it"]
+    assert lines[2].startswith(f"✓ ci        {NAMES['ci']}-2")
+
+
 def test_on_a_cluster_the_links_before_the_run_are_read_from_the_run(yard, argo):
     argo.put(ci("Running"))
     lines = yard("trace", SHA).out.splitlines()
@@ -129,6 +141,9 @@ def test_a_release_that_was_taken_back_says_by_which_commit(yard, argo):
 
 
 def test_a_commit_that_nobody_knows_is_said_so(yard, argo, nowhere, monkeypatch):
+    other = ci()
+    other["metadata"]["labels"]["trainyard/sha"] = COMMIT
+    argo.put(other)
     said = yard("trace", SHA, "--server", argo.url)
     assert said.code == 4
     assert said.err.startswith(f"nothing is known of {SHA[:12]}\n  → was it pushed?")

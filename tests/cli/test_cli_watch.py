@@ -194,6 +194,13 @@ def test_only_the_newest_attempt_is_followed(yard, argo):
     assert "train-cpu" not in said.out
 
 
+def test_the_end_of_a_rerun_counts_from_the_rerun(yard, argo):
+    runs = [ci(), ct(), release(), verify()]
+    runs[0]["metadata"]["annotations"] = {"trainyard/delivery": "rerun-20261124T035238Z"}
+    argo.put(*runs)
+    assert yard("watch", SHA).out == SUCCESS.replace("after the push", "after the rerun")
+
+
 def test_a_fork_with_the_same_commit_is_not_followed(yard, argo, monkeypatch):
     monkeypatch.setattr(module, "START", 0.1)
     monkeypatch.setattr(module, "AGAIN", 0.05)
