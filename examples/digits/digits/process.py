@@ -1,14 +1,14 @@
 """process: raw data to features, split into the part to learn from and the part that only judges.
 
-The split has a number of its own, not the seed: the model that serves is judged on the same rows as the new one, and a new
-seed would judge it by rows that it has learned from. Nothing is fitted here: what is learned from data (the scaler, too) belongs to train, which sees the training part only.
+The split has a number of its own, not the seed: the model that serves is judged on the same rows as the new one, and
+a new seed would judge it by rows that it has learned from. Nothing is fitted here: what is learned from data (the
+scaler, too) belongs to train, which sees the training part only.
 """
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from digits.paths import directory, settings
-
 
 SPLIT = 7
 
