@@ -28,7 +28,10 @@ def fit(x: np.ndarray, y: np.ndarray, seed: int, params: dict[str, Any]) -> Pipe
 def export(model: Pipeline, columns: int) -> bytes:
     """ONNX with plain tensors as outputs (`zipmap`: no list of dictionaries) and a name that does not change."""
     sample = np.zeros((1, columns), np.float32)
-    return to_onnx(model, sample, name="digits", options={"zipmap": False}).SerializeToString()
+    converted = to_onnx(model, sample, name="digits", options={"zipmap": False})
+    # the converter lists them in the order of a set, which differs from process to process
+    converted.opset_import.sort(key=lambda entry: entry.domain)
+    return converted.SerializeToString(deterministic=True)
 
 
 def parity(model: Pipeline, exported: bytes, x: np.ndarray) -> str:
