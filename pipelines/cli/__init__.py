@@ -14,6 +14,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show "✓" shows "?", which is better than a UnicodeEncodeError
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    _no_proxy_for_loopback()
     code: int = Exit.BUG
     try:
         from pipelines.cli.app import run
@@ -33,3 +34,10 @@ def main() -> None:
         traceback.print_exc()
         print("yard: this is a bug, please report it with the lines above", file=sys.stderr)
     sys.exit(code)
+
+
+def _no_proxy_for_loopback() -> None:
+    """Many set a proxy for everything, and none reaches this machine's own loopback, where solo answers."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    if "127.0.0.1" not in known.split(","):
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (known, "127.0.0.1,localhost")))

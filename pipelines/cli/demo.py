@@ -140,8 +140,7 @@ def _held_out(endpoints: dict[str, str], home: Path, sha: str) -> tuple[list[flo
 
 def _predict(address: str, image: list[float], file: Path) -> tuple[str, str]:
     """The label and the version of the model that gave it; the request is left in `file`, for curl."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy reaches this machine's loopback
-    found = opener.open(address, timeout=10)
+    found = urllib.request.urlopen(address, timeout=10)  # noqa: S310 - loopback
     metadata: Any = json.loads(found.read())
     tensor = metadata["inputs"][0]
     body = {
@@ -151,7 +150,7 @@ def _predict(address: str, image: list[float], file: Path) -> tuple[str, str]:
     request = urllib.request.Request(  # noqa: S310
         f"{found.url}/infer", file.read_bytes(), {"Content-Type": "application/json"}
     )
-    answer: Any = json.loads(opener.open(request, timeout=10).read())
+    answer: Any = json.loads(urllib.request.urlopen(request, timeout=10).read())  # noqa: S310
     label = next(output for output in answer["outputs"] if output["name"] == "label")["data"][0]
     return str(label), str(answer["model_version"])
 

@@ -27,7 +27,7 @@ def releases() -> Iterator[Path]:
     """A clone with history, on its branch (empty for a new repository), removed afterwards."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as directory:
         clone = Path(directory) / "releases"
-        git("init", "--quiet", f"--initial-branch={BRANCH}", str(clone))
+        git("init", "--quiet", "--template=", f"--initial-branch={BRANCH}", str(clone))
         git("-C", str(clone), "remote", "add", "origin", url(os.environ["RELEASES_REPO"]))
         update(clone)
         yield clone

@@ -84,7 +84,7 @@ def _newer(repo: str, branch: str, old: dict[str, str], lock: Lock) -> bool:
         return attempt.isdecimal() and int(attempt) > lock.attempt
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as directory:
         clone = Path(directory)
-        git("init", "--quiet", "--bare", str(clone))
+        git("init", "--quiet", "--template=", "--bare", str(clone))
         head = f"refs/heads/{branch}"
         try:
             git("-C", str(clone), "fetch", "--quiet", "--no-tags", url(repo), f"{head}:{head}")

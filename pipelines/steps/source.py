@@ -22,7 +22,7 @@ def checkout(*, repo: str, sha: str, source: OutputPath) -> None:
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", sha):
         raise YardError(f"not a full commit id: {sha!r}", where="parameter sha")
     source.mkdir(parents=True)
-    git("init", "--quiet", str(source))
+    git("init", "--quiet", "--template=", str(source))
     try:
         git("-C", str(source), "fetch", "--quiet", "--depth=1", "--no-tags", url(repo), sha)
     except YardError as error:

@@ -147,6 +147,15 @@ def test_models_are_listed_newest_first_with_the_one_that_serves(yard, registry)
     assert (said.code, said.err.splitlines()[-1]) == (4, "  → did you mean 'digits'?")
 
 
+def test_a_proxy_is_not_asked_for_what_answers_on_this_machine(yard, registry, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "example.com")
+    assert yard("runs").code == 0
+    assert yard("models").code == 0
+
+
 def test_a_rerun_is_the_next_attempt_that_nobody_claimed(yard, argo, registry):
     argo.put(ci(), ct())
     registry.claim(f"ci/digits/{SHA}-2", "somebody")

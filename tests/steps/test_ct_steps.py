@@ -400,8 +400,9 @@ def test_a_store_that_stumbles_over_every_kind_of_write_changes_nothing(registry
     assert len(registry.runs()) == 1
 
 
-@pytest.mark.parametrize("skip", [0, 2, 6, 9, 11, 13, 15])
-@pytest.mark.parametrize("kind", ["full", "before"])
+@pytest.mark.parametrize(
+    ("kind", "skip"), [("full", 0), ("full", 6), ("before", 9), ("full", 11), ("full", 13), ("before", 15)]
+)
 def test_a_store_that_stops_in_the_middle_is_finished_by_the_next_try(
     registry, tmp_path, storage_server, monkeypatch, kind, skip
 ):

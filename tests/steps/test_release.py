@@ -136,14 +136,14 @@ def test_after_the_branch_was_deleted_nothing_comes_out(world):
 
 def test_an_environment_that_the_contract_does_not_have(world):
     with fails(Exit.INVALID) as raised:
-        world.release(world.lock(world.digits.commit()), environment="prod")
+        world.release(world.lock("2" * 40), environment="prod")
     assert "no environment 'prod'" in str(raised.value)
 
 
 @pytest.mark.parametrize("change", [{"service": "iris"}, {"repo": "acme/iris"}, {"sha": "1" * 40}])
 def test_a_lock_of_something_else_is_refused(world, change):
     with fails(Exit.INVALID) as raised:
-        world.release(world.lock(world.digits.commit()), **change)
+        world.release(world.lock("2" * 40), **change)
     assert "parameter lock" in str(raised.value)
 
 
@@ -161,9 +161,9 @@ def test_a_lock_that_does_not_exist(world):
         )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "data: {}", "data: [1", "data: {lock: x}"])
+@pytest.mark.parametrize("text", ["", "data: [1", "data: {lock: x}"])
 def test_a_record_that_a_person_broke_is_named(world, text):
-    world.releases.commit(files={"services/digits/dev/release.yaml": text})
+    world.releases.push_files({"services/digits/dev/release.yaml": text})
     with fails(Exit.INVALID) as raised:
         world.release(world.lock(world.digits.commit()))
     assert "services/digits/dev/release.yaml" in str(raised.value)
@@ -190,5 +190,5 @@ def test_a_host_that_is_away_is_tried_again_by_the_workflow(world, monkeypatch, 
 def test_no_clone_is_left_behind(world, tmp_path):
     world.released()
     world.released()
-    assert {path.name for path in tmp_path.iterdir()} == {"host", "work"}
+    assert {path.name for path in tmp_path.iterdir()} == {"host"}
     subprocess.run(["git", "fsck", "--strict"], cwd=world.releases.bare, check=True, capture_output=True)
