@@ -109,7 +109,6 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("readme")
 def test_what_the_readme_says_works_from_top_to_bottom(reader):
     (sh1, demo), (sh2, create), (is_yaml, line), (sh3, deploy), (sh4, look) = BLOCKS
     assert (sh1, sh2, is_yaml, sh3, sh4) == ("sh", "sh", "yaml", "sh", "sh")
