@@ -19,6 +19,7 @@ PYTHON = ["python", "-m", "pipelines.steps"]
 USER = 65532
 GPU_LABEL = "nvidia.com/gpu.present"
 WEEK = 7 * 24 * 3600
+USER_CODE = {"trainyard/code": "user"}  # label of the pods that run the user's own code
 
 CLOSED = m.SecurityContext(
     allow_privilege_escalation=False,
@@ -158,6 +159,7 @@ def user(
         security_context=CLOSED,
         retry_strategy=RETRY_LOST,
         active_deadline_seconds="{{inputs.parameters.timeout}}",
+        labels=USER_CODE,
         **more,
     )
 

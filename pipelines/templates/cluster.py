@@ -71,7 +71,7 @@ def accounts() -> dict[str, list[Manifest]]:
             ),
             *_grant("sensor", where, ("argoproj.io", "workflows", ["create"]), ("argo-events", "sensor")),
         ]
-    files["argo-events-accounts"] = [_account("sensor", "argo-events")]
+    files["argo-events-accounts"] = [_account("sensor", "argo-events", token=True)]
     files["verify-accounts"] = [
         _account("verify", "mlops-release"),
         *_grant("verify", "argocd", ("argoproj.io", "applications", ["get"]), ("mlops-release", "verify")),
@@ -139,9 +139,10 @@ def _config_map(name: str, namespace: str, data: dict[str, str]) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
-def _account(name: str, namespace: str) -> Manifest:
+def _account(name: str, namespace: str, *, token: bool = False) -> Manifest:
+    """A service account; with `token` its pods get one (a Sensor's cannot ask for it themselves)."""
     meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": False}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": token}
 
 
 def _grant(name: str, namespace: str, rule: tuple[str, str, list[str]], subject: tuple[str, str]) -> list[Manifest]:

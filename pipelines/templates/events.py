@@ -36,6 +36,8 @@ def event_bus() -> Manifest:
                 "replicas": 1,
                 "streamConfig": "replicas: 1\nmaxAge: 72h\n",
                 "settings": f"max_payload: {PAYLOAD}\n",
+                # without a volume, what was accepted and not yet handed on is lost with the bus's pod
+                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": "2Gi"},
             }
         },
     }

@@ -1,10 +1,12 @@
 """`make render`: writes everything that is generated. `--check` writes nothing and fails where a file differs.
 
-A folder in OWNED belongs to this program: a file there that it did not write is stale.
+A folder in OWNED belongs to this program: a file there that it did not write is stale. `--platform FILE` and
+`--into FOLDER` write what another platform.yaml says to another place.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from collections.abc import Iterable
@@ -15,18 +17,18 @@ from typing import Any
 import yaml
 
 from pipelines import platform as settings
-from pipelines.templates import ci, cluster, ct, events, reconcile, release, verify
+from pipelines.templates import ci, cluster, controller, ct, events, network, reconcile, release, verify
 from pipelines.templates._parts import Images
 
 ROOT = Path(__file__).parents[2]
-OWNED = ("mlops", "argo-events/sources", "applications/services", "argocd/projects")
+OWNED = ("mlops", "argo-workflows/config", "argo-events/sources", "applications/services", "argocd/projects")
 HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
 
 
-def render(root: Path = ROOT) -> dict[str, str]:
-    """Path → text of every generated file, from `platform.yaml` and `versions.yaml`."""
-    platform = settings.load(root / "platform.yaml")
-    images = Images(**yaml.safe_load((root / "versions.yaml").read_text())["images"])
+def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
+    """Path → text of every generated file, from a `platform.yaml` and `versions.yaml`."""
+    platform = settings.load(file)
+    images = Images(**yaml.safe_load((ROOT / "versions.yaml").read_text())["images"])
     templates = {body.name: body for body in (t.template(images) for t in (ci, ct, release, verify))}
     files: dict[str, Iterable[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
@@ -42,6 +44,8 @@ def render(root: Path = ROOT) -> dict[str, str]:
             cluster.endpoints(platform, where),
             cluster.platform_config(platform, images, version("trainyard"), f"sha256:{digest}", where),
         ]
+        files[f"mlops/network/{where}.yaml"] = network.policies(platform, where)
+    files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
     for name, objects in cluster.accounts().items():
         files[f"mlops/accounts/{name}.yaml"] = objects
     files["argo-events/sources/eventbus.yaml"] = [events.event_bus()]
@@ -63,11 +67,17 @@ def render(root: Path = ROOT) -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     """Exit code 1 with `--check` if a file on disk differs from what would be written, and says which."""
-    files = render()
-    stale = [path for owned in OWNED for path in sorted((ROOT / owned).rglob("*.yaml")) if _name(path) not in files]
-    differing = [name for name, text in files.items() if not _same(ROOT / name, text)]
-    if "--check" in argv:
-        for name in [*differing, *map(_name, stale)]:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.templates.render")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--platform", type=Path, default=ROOT / settings.FILE)
+    parser.add_argument("--into", type=Path, default=ROOT)
+    given = parser.parse_args(argv)
+    files = render(given.platform)
+    there = {path for owned in OWNED for path in (given.into / owned).rglob("*.yaml")}
+    stale = sorted(there - {given.into / name for name in files})
+    differing = [name for name, text in files.items() if not _same(given.into / name, text)]
+    if given.check:
+        for name in [*differing, *(path.relative_to(given.into).as_posix() for path in stale)]:
             print(
                 f"{name}: differs from what pipelines/templates and platform.yaml say\n  → make render", file=sys.stderr
             )
@@ -75,14 +85,10 @@ def main(argv: list[str]) -> int:
     for path in stale:
         path.unlink()
     for name in differing:
-        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / name).write_text(files[name])
+        (given.into / name).parent.mkdir(parents=True, exist_ok=True)
+        (given.into / name).write_text(files[name])
     print(f"{len(files)} files, {len(differing)} written, {len(stale)} removed")
     return 0
-
-
-def _name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def _same(path: Path, text: str) -> bool:
