@@ -46,7 +46,7 @@ def config_map(platform: Platform) -> Manifest:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "workflow-controller-configmap", "namespace": "argo"},
-        "data": {key: yaml.safe_dump(value, sort_keys=False) for key, value in settings.items()},
+        "data": {key: _text(value) for key, value in settings.items()},
     }
 
 
@@ -68,3 +68,7 @@ def _defaults() -> Manifest:
         "podGC": {"strategy": "OnPodCompletion"},
         "archiveLogs": True,
     }
+
+
+def _text(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False).removesuffix("...\n")  # PyYAML ends a bare scalar's document

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from pipelines import platform as settings
-from pipelines.templates import ci, cluster, controller, ct, events, network, reconcile, release, verify
+from pipelines.templates import ci, cluster, controller, ct, events, hello, network, reconcile, release, verify
 from pipelines.templates._parts import Images
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
     """Path → text of every generated file, from a `platform.yaml` and `versions.yaml`."""
     platform = settings.load(file)
     images = Images(**yaml.safe_load((ROOT / "versions.yaml").read_text())["images"])
-    templates = {body.name: body for body in (t.template(images) for t in (ci, ct, release, verify))}
+    templates = {body.name: body for body in (t.template(images) for t in (ci, ct, release, verify, hello))}
     files: dict[str, Iterable[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
     }

@@ -1,0 +1,184 @@
+"""From nothing to a platform that runs: what a person would do by hand on a new cluster, from the committed manifests.
+
+`clean` takes away what an earlier run left, `install` puts everything in place and waits until it is ready.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from e2e_cluster import ROOT, Cluster, Object, until
+
+HERE = Path(__file__).parent
+SERVICES = ("digits", "plums", "pears", "figs")
+NAMESPACES = ("mlops", "mlops-release", "storage", "e2e", *(f"{service}-dev" for service in SERVICES))
+# Builds `COMMAND -f DOCKERFILE CONTEXT NAME` and loads it where the cluster's nodes find it
+IMAGE_COMMAND = shlex.split(os.environ.get("E2E_IMAGE", str(ROOT.parent / "shared/cluster/image")))
+DOCKERFILES = {
+    "pipelines": "pipelines/Dockerfile",
+    "serving": "pipelines/serving/Dockerfile",
+    "storage": "solo/storage/Dockerfile",
+}
+# names that the manifests use → images of the test cluster without a registry, whose `image` command can rename
+STAND_INS = {
+    "ghcr.io/osscontainertools/kaniko:v1.28.5": "ghcr.io/chainguard-dev/kaniko:latest",
+    "python:3.11-slim-bookworm": "python:3.11-slim",
+}
+
+
+def clean(cluster: Cluster) -> None:
+    """Everything that `install` and the tests made, and only that, in an order in which nothing is left hanging."""
+    for kind in ("applications", "appprojects"):
+        names = [*(f"{service}-dev" for service in SERVICES)] if kind == "applications" else ["services"]
+        cluster.kubectl("-n", "argocd", "delete", kind, *names, "--ignore-not-found", "--timeout=60s")
+    for kind in ("sensors", "eventsources", "eventbus"):
+        cluster.kubectl("-n", "argo-events", "delete", kind, "--all", "--timeout=120s")
+    cluster.kubectl("-n", "argo-events", "delete", "pvc", "-l", "controller=eventbus-controller", "--timeout=60s")
+    for namespace in ("mlops", "mlops-release"):
+        cluster.kubectl("-n", namespace, "delete", "cronworkflows,workflows", "--all", "--timeout=120s", check=False)
+    cluster.kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=180s")
+    cluster.kubectl("delete", "node", "gpu-1", "--ignore-not-found")
+
+
+def build_images() -> None:
+    """The platform's own images from their Dockerfiles, under the names that versions.yaml gives them."""
+    names = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
+    if "E2E_IMAGE" not in os.environ:
+        for name, source in STAND_INS.items():
+            subprocess.run([*IMAGE_COMMAND, "--from", source, name], check=True, stdout=subprocess.DEVNULL)
+    for image, dockerfile in DOCKERFILES.items():
+        subprocess.run(
+            [*IMAGE_COMMAND, "-f", str(ROOT / dockerfile), str(ROOT), names[image]],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+
+def render(into: Path) -> Path:
+    """The manifests for tests/e2e/platform.yaml."""
+    command = [sys.executable, "-m", "pipelines.templates.render", "--platform", str(HERE / "platform.yaml")]
+    subprocess.run([*command, "--into", str(into)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return into
+
+
+def install(cluster: Cluster, manifests: Path) -> None:
+    bases = [
+        *(manifests / "mlops/config").glob("*.yaml"),
+        *(manifests / "applications/services").glob("*/namespace.yaml"),
+    ]
+    cluster.apply(*(_namespace(name) for name in ("storage", "e2e")), *bases)
+    cluster.apply(*_secrets())
+    cluster.apply(ROOT / "applications/storage")
+    _fixtures(cluster)
+    _controllers(cluster, manifests)
+    for folder in ("mlops", "argo-events/sources", "argocd/projects", "applications/services"):
+        cluster.apply(manifests / folder)
+    cluster.rollout("storage", "deployment/storage")
+    cluster.rollout("e2e", "deployment/githost")
+    cluster.rollout("argocd", "deployment/argocd-server")
+    wait_for_events(cluster)
+
+
+def wait_for_events(cluster: Cluster) -> None:
+    """The bus, the sources and the Sensors run, and the Sensors have their subscriptions."""
+    until(lambda: cluster.get("statefulsets", "argo-events", "eventbus-default-js"), "the EventBus")
+    cluster.rollout("argo-events", "statefulset/eventbus-default-js")
+    for label, names in (
+        ("eventsource-name", ("github", "stages")),
+        ("sensor-name", ("ci", "ct", "release", "verify")),
+    ):
+        for name in names:
+            selector = f"{label}={name}"
+            until(
+                lambda selector=selector: cluster.list("deployments", "argo-events", selector),
+                f"a Deployment {selector}",
+            )
+            cluster.kubectl("-n", "argo-events", "rollout", "status", "deployment", "-l", selector, "--timeout=180s")
+    for name in ("ci", "ct", "release", "verify"):
+        until(lambda name=name: "Subscribed" in _sensor_log(cluster, name), f"Sensor {name} to subscribe", 120)
+
+
+def _sensor_log(cluster: Cluster, name: str) -> str:
+    log = cluster.kubectl("-n", "argo-events", "logs", "-l", f"sensor-name={name}", "--tail=-1", check=False)
+    return log.replace("ubscribed to", "Subscribed to")
+
+
+def _namespace(name: str) -> Object:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def _secrets() -> Iterator[Object]:
+    """New for every installation; nothing of them is in a file."""
+    webhook, stages, writer, reader, status = (secrets.token_urlsafe(32) for _ in range(5))
+    signing = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    tokens = json.dumps({"trainyard-registry": {"write": [writer], "read": [reader]}, "trainyard-scratch": "open"})
+    yield _secret("argo-events", "github-webhook", secret=webhook)
+    yield _secret("argo-events", "stages-token", token=stages)
+    yield _secret("storage", "storage-tokens", **{"tokens.json": tokens})
+    for namespace in ("mlops", "mlops-release"):
+        yield _secret(namespace, "registry", credentials=writer)
+        yield _secret(namespace, "git-status", token=status)
+    yield _secret("mlops", "stages-token", token=stages)
+    yield _secret("mlops-release", "signing", **{"key.pem": signing.decode()})
+    for service in SERVICES:
+        yield _secret(f"{service}-dev", "registry-read", credentials=reader)
+    yield _secret("e2e", "githost", webhook=webhook, status=status)
+    # Argo CD made this one; only its key for GitHub's webhook is ours
+    yield _secret("argocd", "argocd-secret", **{"webhook.github.secret": webhook})
+
+
+def _secret(namespace: str, name: str, **data: str) -> Object:
+    meta = {"name": name, "namespace": namespace}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded}
+
+
+def _fixtures(cluster: Cluster) -> None:
+    for name in ("githost", "prober"):
+        code = (HERE / f"{name}.py").read_text()
+        meta = {"name": name, "namespace": "e2e"}
+        cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {f"{name}.py": code}})
+    cluster.apply(HERE / "fixtures/githost.yaml")
+
+
+def _controllers(cluster: Cluster, manifests: Path) -> None:
+    """Our configuration for the controllers that the cluster has, and what a core install lacks."""
+    cluster.apply(manifests / "argo-workflows/config")
+    store = _endpoint("STORAGE_URL")
+    # an argo-server reads archived logs from the store, a controller collects garbage there
+    for deployment in ("argo-server", "workflow-controller"):
+        cluster.kubectl("-n", "argo", "set", "env", f"deployment/{deployment}", f"STORAGE_EMULATOR_HOST={store}")
+        cluster.rollout("argo", f"deployment/{deployment}")
+    # upstream's default: what arrives sooner arrived by the webhook
+    meta = {"name": "argocd-cm", "namespace": "argocd"}
+    settings = {"timeout.reconciliation": "180s", "timeout.reconciliation.jitter": "0s"}
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings})
+    server: Any = cluster.get("deployments", "argocd", "argocd-repo-server")
+    image = server["spec"]["template"]["spec"]["containers"][0]["image"]
+    text = (HERE / "fixtures/argocd-server.yaml").read_text().replace("$(ARGOCD_IMAGE)", image)
+    cluster.apply(*yaml.safe_load_all(text))
+    cluster.kubectl(
+        "-n",
+        "argocd",
+        "rollout",
+        "restart",
+        "statefulset/argocd-application-controller",
+        "deployment/argocd-repo-server",
+    )
+    cluster.rollout("argocd", "statefulset/argocd-application-controller", "deployment/argocd-repo-server")
+
+
+def _endpoint(key: str) -> str:
+    return str(yaml.safe_load((HERE / "platform.yaml").read_text())["endpoints"][key])
