@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## a git push becomes a deployed model that answers, on this machine
 	@$(BIN)/yard demo
 
 test: $(READY) ## every test; needs nothing but package installs
-	@$(BIN)/pytest -n auto tests
+	@$(BIN)/pytest -n auto --ignore=tests/e2e tests
 
 lint: $(READY) ## format, lint, types, generated files
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
@@ -25,6 +25,9 @@ lint: $(READY) ## format, lint, types, generated files
 render: $(READY) ## write mlops/ and what else is generated
 	@$(BIN)/python -m pipelines.templates.render
 	@$(BIN)/yard solo support --markdown > docs/support.md
+
+e2e: $(READY) ## the same push on the real Argo, in the cluster that KUBECONFIG names (see docs/e2e.md)
+	@$(BIN)/pytest -p no:cacheprovider -x -v $(E2E) tests/e2e
 
 bench: $(READY) ## speed: the push, a step, serving; each beside its floor
 	@$(BIN)/python -m bench
@@ -48,4 +51,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo test lint render bench lock clean
+.PHONY: help demo test e2e lint render bench lock clean
