@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import platform
-from pipelines.templates import ci, ct, events, release, render, verify
+from pipelines.templates import ci, controller, ct, events, network, release, render, verify
 from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "k:1")
@@ -25,23 +25,66 @@ def test_committed_files_are_what_would_be_written():
     assert render.main(["--check"]) == 0, "make render"
 
 
-def test_a_stale_or_changed_file_is_found(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(render, "ROOT", tmp_path)
-    for name, text in render.render(ROOT).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    for name in ("platform.yaml", "versions.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    monkeypatch.setattr(render, "render", lambda root=tmp_path, real=render.render: real(tmp_path))
-    assert render.main(["--check"]) == 0
+def test_a_stale_or_changed_file_is_found(tmp_path, capsys):
+    into = ["--into", str(tmp_path)]
+    assert render.main(into) == 0
+    assert render.main([*into, "--check"]) == 0
     (tmp_path / "mlops/stale.yaml").write_text("")
     (tmp_path / "mlops/templates/ci.yaml").write_text("")
-    assert render.main(["--check"]) == 1
+    assert render.main([*into, "--check"]) == 1
     told = capsys.readouterr().err
     assert "mlops/stale.yaml" in told
     assert "mlops/templates/ci.yaml" in told
-    assert render.main([]) == 0
-    assert render.main(["--check"]) == 0
+    assert render.main(into) == 0
+    assert render.main([*into, "--check"]) == 0
+
+
+def settings(**endpoints: str):
+    found = platform.load(ROOT / "platform.yaml")
+    return found.model_copy(update={"endpoints": found.endpoints.model_copy(update=endpoints)})
+
+
+def test_the_executor_reaches_google_with_a_key_and_an_emulator_without():
+    google = controller.config_map(settings())["data"]
+    assert yaml.safe_load(google["artifactRepository"])["gcs"]["serviceAccountKeySecret"] == {
+        "name": "scratch",
+        "key": "credentials",
+    }
+    assert "env" not in yaml.safe_load(google["executor"])
+    emulator = controller.config_map(settings(STORAGE_URL="http://storage.storage.svc:4443"))["data"]
+    assert "serviceAccountKeySecret" not in yaml.safe_load(emulator["artifactRepository"])["gcs"]
+    assert yaml.safe_load(emulator["executor"])["env"] == [
+        {"name": "STORAGE_EMULATOR_HOST", "value": "http://storage.storage.svc:4443"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "to", "port"),
+    [
+        ("", {"ipBlock": {"cidr": "0.0.0.0/0", "except": network.PRIVATE}}, 443),
+        (
+            "http://storage.storage.svc:4443",
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}},
+            4443,
+        ),
+        ("https://objects.example.com", {"ipBlock": {"cidr": "0.0.0.0/0"}}, 443),
+    ],
+)
+def test_user_code_reaches_dns_the_api_and_the_store_alone(url, to, port):
+    _, user = network.policies(settings(STORAGE_URL=url), "mlops")
+    assert user["spec"]["podSelector"] == {"matchLabels": {"trainyard/code": "user"}}
+    dns, api, store = user["spec"]["egress"]
+    assert {entry["port"] for entry in dns["ports"]} == {53}
+    assert {entry["port"] for entry in api["ports"]} == {443, 6443}
+    assert store == {"to": [to], "ports": [{"protocol": "TCP", "port": port}]}
+
+
+def test_every_pod_that_runs_the_users_command_is_labelled_for_its_policy(templates):
+    for body in templates.values():
+        for template in body.to_dict()["spec"]["templates"]:
+            container = template.get("container", {})
+            label = template.get("metadata", {}).get("labels", {}).get("trainyard/code")
+            assert (container.get("image") == "{{inputs.parameters.image}}") == (label == "user"), template["name"]
 
 
 def test_each_argument_that_a_sensor_gives_is_one_that_the_template_takes(templates):
