@@ -29,6 +29,9 @@ render: $(READY) ## write mlops/ and what else is generated
 e2e: $(READY) ## the same push on the real Argo, in the cluster that KUBECONFIG names (see docs/e2e.md)
 	@$(BIN)/pytest -p no:cacheprovider -x -v $(E2E) tests/e2e
 
+e2e-report: $(READY) ## docs/e2e.md from the last two runs of `make e2e`
+	@$(BIN)/python tests/e2e/e2e_report.py $$(ls .e2e/*.json | tail -2) > docs/e2e.md
+
 bench: $(READY) ## speed: the push, a step, serving; each beside its floor
 	@$(BIN)/python -m bench
 
@@ -51,4 +54,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo test e2e lint render bench lock clean
+.PHONY: help demo test e2e e2e-report lint render bench lock clean

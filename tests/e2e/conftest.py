@@ -29,12 +29,16 @@ from pipelines.registry import Registry, open_registry
 
 
 @pytest.fixture(scope="session")
-def facts() -> Iterator[dict[str, Any]]:
+def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """What the report says of this run; kept in .e2e/<start>.json."""
     found: dict[str, Any] = {"started": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")}
     begun = time.monotonic()
     yield found
     found["seconds"] = round(time.monotonic() - begun)
+    found |= {
+        "passed": request.session.testscollected - request.session.testsfailed,
+        "failed": request.session.testsfailed,
+    }
     folder = ROOT / ".e2e"
     folder.mkdir(exist_ok=True)
     (folder / f"{found['started']}.json").write_text(json.dumps(found, indent=1))
@@ -53,6 +57,7 @@ def cluster(_cluster: Cluster, facts: dict[str, Any], tmp_path_factory: pytest.T
     """The cluster with the platform on it, installed from nothing."""
     if os.environ.get("E2E_KEEP"):
         return _cluster
+    facts["versions"] = e2e_install.versions(_cluster)
     times = facts.setdefault("install", {})
     for name, step in (
         ("clean", lambda: e2e_install.clean(_cluster)),

@@ -54,7 +54,7 @@ def clean(cluster: Cluster) -> None:
 
 def build_images() -> None:
     """The platform's own images from their Dockerfiles, under the names that versions.yaml gives them."""
-    names = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
+    names = images()
     if "E2E_IMAGE" not in os.environ:
         for name, source in STAND_INS.items():
             subprocess.run([*IMAGE_COMMAND, "--from", source, name], check=True, stdout=subprocess.DEVNULL)
@@ -91,6 +91,21 @@ def install(cluster: Cluster, manifests: Path) -> None:
     wait_for_events(cluster)
 
 
+def versions(cluster: Cluster) -> dict[str, str]:
+    """Component → the version that the cluster runs."""
+
+    def tag(plural: str, namespace: str, name: str) -> str:
+        found: Any = cluster.get(plural, namespace, name)
+        return str(found["spec"]["template"]["spec"]["containers"][0]["image"]).rpartition(":")[2]
+
+    return {
+        "kubernetes": json.loads(cluster.call("version"))["gitVersion"],
+        "argo-workflows": tag("deployments", "argo", "workflow-controller"),
+        "argo-events": tag("deployments", "argo-events", "controller-manager"),
+        "argo-cd": tag("deployments", "argocd", "argocd-repo-server"),
+    }
+
+
 def wait_for_events(cluster: Cluster) -> None:
     """The bus, the sources and the Sensors run, and the Sensors have their subscriptions."""
     until(lambda: cluster.get("statefulsets", "argo-events", "eventbus-default-js"), "the EventBus")
@@ -107,12 +122,13 @@ def wait_for_events(cluster: Cluster) -> None:
             )
             cluster.kubectl("-n", "argo-events", "rollout", "status", "deployment", "-l", selector, "--timeout=180s")
     for name in ("ci", "ct", "release", "verify"):
-        until(lambda name=name: "Subscribed" in _sensor_log(cluster, name), f"Sensor {name} to subscribe", 120)
+        until(
+            lambda name=name: "Subscribing to subject" in _sensor_log(cluster, name), f"Sensor {name} to subscribe", 120
+        )
 
 
 def _sensor_log(cluster: Cluster, name: str) -> str:
-    log = cluster.kubectl("-n", "argo-events", "logs", "-l", f"sensor-name={name}", "--tail=-1", check=False)
-    return log.replace("ubscribed to", "Subscribed to")
+    return cluster.kubectl("-n", "argo-events", "logs", "-l", f"sensor-name={name}", "--tail=-1", check=False)
 
 
 def _namespace(name: str) -> Object:
@@ -150,7 +166,7 @@ def _fixtures(cluster: Cluster) -> None:
         code = (HERE / f"{name}.py").read_text()
         meta = {"name": name, "namespace": "e2e"}
         cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {f"{name}.py": code}})
-    cluster.apply(HERE / "fixtures/githost.yaml")
+    fixture(cluster, "githost", PIPELINES_IMAGE=images()["pipelines"])
 
 
 def _controllers(cluster: Cluster, manifests: Path) -> None:
@@ -167,8 +183,7 @@ def _controllers(cluster: Cluster, manifests: Path) -> None:
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings})
     server: Any = cluster.get("deployments", "argocd", "argocd-repo-server")
     image = server["spec"]["template"]["spec"]["containers"][0]["image"]
-    text = (HERE / "fixtures/argocd-server.yaml").read_text().replace("$(ARGOCD_IMAGE)", image)
-    cluster.apply(*yaml.safe_load_all(text))
+    fixture(cluster, "argocd-server", ARGOCD_IMAGE=image)
     cluster.kubectl(
         "-n",
         "argocd",
@@ -178,6 +193,19 @@ def _controllers(cluster: Cluster, manifests: Path) -> None:
         "deployment/argocd-repo-server",
     )
     cluster.rollout("argocd", "statefulset/argocd-application-controller", "deployment/argocd-repo-server")
+
+
+def fixture(cluster: Cluster, name: str, **images: str) -> None:
+    """Apply fixtures/<name>.yaml with the images that its $(NAMES) stand for."""
+    text = (HERE / f"fixtures/{name}.yaml").read_text()
+    for key, image in images.items():
+        text = text.replace(f"$({key})", image)
+    cluster.apply(*yaml.safe_load_all(text))
+
+
+def images() -> dict[str, str]:
+    found: dict[str, str] = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
+    return found
 
 
 def _endpoint(key: str) -> str:

@@ -54,7 +54,7 @@ def deployed(cluster: Cluster, repos: Any, sha: str) -> list[Object]:
     return [*runs, release, verify]
 
 
-def timing(pushed: float, runs: list[Object], application: Object) -> dict[str, Any]:
+def timing(pushed: float, runs: list[Object]) -> dict[str, Any]:
     """Seconds from the push to deployed, and what of them was not the user's code or the build."""
     found = {run["metadata"]["labels"]["trainyard/pipeline"]: steps(run) for run in runs}
     healthy = next(n for n in nodes(runs[-1]) if n["displayName"].startswith("wait"))["finishedAt"]

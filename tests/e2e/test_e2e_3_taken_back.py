@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+import e2e_install
 import pytest
 import yaml
 from e2e_cluster import Cluster, output, phase, until
 from e2e_repo import Repo
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def prober(cluster: Cluster):
     """A client that asks all the time; yields what it has seen so far."""
     cluster.kubectl("-n", "e2e", "delete", "pod", "prober", "--ignore-not-found")
-    cluster.apply(HERE / "fixtures/prober.yaml")
+    e2e_install.fixture(cluster, "prober", PIPELINES_IMAGE=e2e_install.images()["pipelines"])
 
     def seen() -> dict[str, Any]:
         return json.loads(cluster.call(cluster.service("e2e", "prober", 8080, pod=True)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import e2e_install
 import pytest
 from e2e_cluster import Cluster, nodes, phase, until
 from e2e_story import deployed
@@ -68,7 +69,7 @@ def test_user_code_is_confined_in_every_step(cluster: Cluster, repos: Any):
 @pytest.mark.parametrize("secret", ["git-write", "signing"])
 def test_a_workflow_that_mounts_a_release_secret_is_refused(cluster: Cluster, secret: str):
     container = {
-        "image": "ghcr.io/trainyard/pipelines:0.1.0",
+        "image": e2e_install.images()["pipelines"],
         "command": ["sh", "-c", "cat /stolen/*"],
         "volumeMounts": [{"name": "stolen", "mountPath": "/stolen"}],
     }
@@ -173,7 +174,7 @@ def policies(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 def reaches(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> bool:
     """Whether a pod with these labels gets a connection."""
     code = f"import socket; socket.create_connection(({host!r}, {port}), 10)"
-    container = {"name": "main", "image": "ghcr.io/trainyard/pipelines:0.1.0", "command": ["python", "-c", code]}
+    container = {"name": "main", "image": e2e_install.images()["pipelines"], "command": ["python", "-c", code]}
     name = f"reach-{host.split('.')[0]}"
     pod = {
         "apiVersion": "v1",

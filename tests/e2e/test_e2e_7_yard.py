@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_cluster import YARD, Cluster
+from e2e_cluster import END, YARD, Cluster, output, phase, until
 from e2e_repo import Repo
+from e2e_story import timing
 
 HERE = Path(__file__).parent
 
@@ -63,6 +68,38 @@ def solo(tmp_path: Path):
     subprocess.run(up, env=environment, check=True, capture_output=True)
     yield environment["TRAINYARD_HOME"]
     subprocess.run([YARD, "solo", "down"], env=environment, check=True, capture_output=True)
+
+
+def test_the_same_push_on_solo_for_comparison(solo: str, tmp_path: Path, facts):
+    """The push of chapter 2 on this machine without a cluster, timed the same way."""
+    state = json.loads(Path(solo, "solo.json").read_text())
+    folder = tmp_path / "digits"
+    example = HERE.parents[1] / "examples/digits"
+    clone = ["git", "clone", "--quiet", f"{state['endpoints']['GIT_URL']}/acme/digits.git", str(folder)]
+    subprocess.run(clone, check=True, capture_output=True)
+    shutil.copytree(example, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*cache"))
+    identity = ["git", "-C", str(folder), "-c", "user.name=ann", "-c", "user.email=ann@example.com"]
+    subprocess.run([*identity, "add", "--all"], check=True)
+    subprocess.run([*identity, "commit", "--quiet", "-m", "Digits"], check=True)
+    sha = subprocess.run([*identity, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    at = time.time()
+    subprocess.run([*identity, "push", "--quiet", "origin", "HEAD:main"], check=True, capture_output=True)
+    runs = {}
+    wanted = {"ci": sha, "ct": sha, "release": sha}
+    for pipeline in ("ci", "ct", "release", "verify"):
+        runs[pipeline] = until(lambda name=pipeline: _ended(state, name, wanted[name]), f"{pipeline} on solo")
+        if pipeline == "release":
+            wanted["verify"] = output(runs[pipeline], "release", "commit")
+    facts["solo"] = timing(at, list(runs.values()))
+    assert facts["solo"]["total"] > 0
+
+
+def _ended(state: Any, pipeline: str, sha: str) -> Any:
+    selector = f"trainyard/pipeline={pipeline},trainyard/sha={sha}"
+    url = f"{state['endpoints']['ARGO_URL']}/api/v1/workflows/?listOptions.labelSelector={selector}"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        items = json.load(answer)["items"] or []
+    return next((run for run in items if phase(run) in END), None)
 
 
 def test_the_same_workflows_do_the_same_on_both_runtimes(cluster: Cluster, solo: str, facts):
