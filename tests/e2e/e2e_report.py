@@ -78,7 +78,7 @@ def _faults(facts: Facts) -> Iterator[str]:
     for name, told in facts.get("taken back", {}).items():
         yield (
             f"- Taken back ({name}): {told['seconds']} s from the bad release to the good one verified again;"
-            f" of {told['requests']} requests meanwhile {told['failed']} failed, the slowest took {told['slowest ms']} ms."
+            f" of {told['requests']} requests {told['failed']} failed, the slowest took {told['slowest ms']} ms."
         )
     yield f"- Killed in the middle of a push, nothing lost, nothing twice: {', '.join(facts.get('killed', []))}."
     yield f"- A push whose webhook was dead was found by reconcile after {facts['reconcile']['found after']} s."
