@@ -173,10 +173,9 @@ def _controllers(cluster: Cluster, manifests: Path) -> None:
     """Our configuration for the controllers that the cluster has, and what a core install lacks."""
     cluster.apply(manifests / "argo-workflows/config")
     store = _endpoint("STORAGE_URL")
-    # an argo-server reads archived logs from the store, a controller collects garbage there
-    for deployment in ("argo-server", "workflow-controller"):
-        cluster.kubectl("-n", "argo", "set", "env", f"deployment/{deployment}", f"STORAGE_EMULATOR_HOST={store}")
-        cluster.rollout("argo", f"deployment/{deployment}")
+    # the Argo Server reads archived logs from the store
+    cluster.kubectl("-n", "argo", "set", "env", "deployment/argo-server", f"STORAGE_EMULATOR_HOST={store}")
+    cluster.rollout("argo", "deployment/argo-server")
     # upstream's default: what arrives sooner arrived by the webhook
     meta = {"name": "argocd-cm", "namespace": "argocd"}
     settings = {"timeout.reconciliation": "180s", "timeout.reconciliation.jitter": "0s"}
