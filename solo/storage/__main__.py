@@ -16,6 +16,7 @@ from solo.storage.core import Storage
 from solo.storage.errors import StorageError
 from solo.storage.http import app
 
+TOKENS = '{"<bucket>": {"write": ["…"], "read": ["…"]}, "<bucket>": "open"}'
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--bucket", action="append", default=[], help="make sure that this bucket exists (may be repeated)"
     )
-    parser.add_argument("--tokens", type=Path, help='JSON: {"<bucket>": {"write": ["…"], "read": ["…"]}}')
+    parser.add_argument("--tokens", type=Path, help=f"JSON: {TOKENS}; open needs no token, not named is closed")
     given = parser.parse_args(argv)
     if given.host not in LOOPBACK and given.tokens is None:
         print(f"--host {given.host} would open every bucket to the network\n  → give --tokens FILE", file=sys.stderr)
@@ -63,18 +64,20 @@ def _tokens(file: Path) -> Tokens:
     except ValueError:
         document = None
     good = isinstance(document, dict) and all(
-        isinstance(rules, dict)
-        and set(rules) == {"write", "read"}
-        and all(
-            isinstance(known, list) and all(isinstance(token, str) and token for token in known)
-            for known in rules.values()
+        rules == "open"
+        or (
+            isinstance(rules, dict)
+            and set(rules) == {"write", "read"}
+            and all(
+                isinstance(known, list) and all(isinstance(token, str) and token for token in known)
+                for known in rules.values()
+            )
         )
         for rules in document.values()
     )
     if not good:
-        raise ValueError(f'{file}: expected {{"<bucket>": {{"write": ["…"], "read": ["…"]}}}}')
-    found: Tokens = document
-    return found
+        raise ValueError(f"{file}: expected {TOKENS}")
+    return {bucket: None if rules == "open" else rules for bucket, rules in document.items()}
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping
 
 from solo.storage.errors import StorageError
 
-# bucket → {"write": tokens, "read": tokens}; a write token reads as well. A bucket that is not named is open to all
-Tokens = Mapping[str, Mapping[str, Collection[str]]]
+# {"write": tokens, "read": tokens}; a write token reads as well. None: open to all
+Rules = Mapping[str, Collection[str]] | None
+# by bucket; one that is not named is open, too, unless the server closes those
+Tokens = Mapping[str, Rules]
 # no token at all: the bucket exists in-process only
-CLOSED: Mapping[str, Collection[str]] = {"write": (), "read": ()}
+CLOSED: Rules = {"write": (), "read": ()}
 
 WRITES = {"storage.objects.create", "storage.objects.delete", "storage.objects.update", "storage.buckets.create"}
 
@@ -40,7 +42,7 @@ class Access:
             raise StorageError(401, "required", f"Anonymous caller does not have {permission} access. {denied}")
         if _among(header, rules["write"]) or (permission not in WRITES and _among(header, rules["read"])):
             return
-        if any(_among(header, tokens) for known in self._tokens.values() for tokens in known.values()):
+        if any(_among(header, tokens) for known in self._tokens.values() if known for tokens in known.values()):
             raise StorageError(
                 403, "forbidden", f"The bearer of this token does not have {permission} access. {denied}"
             )

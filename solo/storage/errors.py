@@ -6,7 +6,17 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from xml.sax.saxutils import escape
 
+# https://docs.cloud.google.com/storage/docs/xml-api/reference-status
+XML_CODES = {
+    401: "AuthenticationRequired",
+    403: "AccessDenied",
+    404: "NoSuchBucket",
+    412: "PreconditionFailed",
+    416: "InvalidRange",
+    501: "NotImplemented",
+}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -21,9 +31,17 @@ class StorageError(OSError):
         self.status, self.reason, self.message = status, reason, message
 
     def document(self) -> dict[str, Any]:
-        """The body of the answer in GCS's shape."""
+        """The body of the answer in the shape of GCS's JSON API."""
         detail = {"message": self.message, "domain": "global", "reason": self.reason}
         return {"error": {"code": self.status, "message": self.message, "errors": [detail]}}
+
+    def xml(self) -> str:
+        """The body of the answer in the shape of GCS's XML API, which has words of its own."""
+        code = XML_CODES.get(self.status, "InternalError" if self.status >= 500 else "InvalidArgument")
+        if isinstance(self, NoObjectError):
+            code = "NoSuchKey"
+        error = f"<Error><Code>{code}</Code><Message>{escape(self.message)}</Message></Error>"
+        return f"<?xml version='1.0' encoding='UTF-8'?>{error}"
 
 
 class NoObjectError(StorageError, FileNotFoundError):

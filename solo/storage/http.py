@@ -1,4 +1,5 @@
-"""The JSON API over HTTP. One table says which operations there are and which query parameters each understands.
+"""The JSON API over HTTP, and of the XML API the reading of an object: Go's client, so Argo's executor, downloads so.
+One table says which operations there are and which query parameters each understands.
 
 What is not in the table is answered with 501 and named: an emulator that ignores a parameter teaches a client a lie.
 """
@@ -9,6 +10,8 @@ import base64
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
+from email.utils import format_datetime
 from typing import IO, Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -23,12 +26,23 @@ from solo.storage.access import Access, Tokens
 from solo.storage.blobs import PIECE, Incoming
 from solo.storage.core import Storage, writable
 from solo.storage.errors import StorageError, invalid, unsupported
-from solo.storage.objects import FIELDS, Object
+from solo.storage.objects import FIELDS, Conditions, Object
 
 log = logging.getLogger("solo.storage")
 
 # headers that change what a request means, and that nobody here reads
-REFUSED_HEADERS = ("if-match", "if-none-match", "content-md5", "x-goog-encryption-algorithm", "x-http-method-override")
+REFUSED_HEADERS = {
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "if-range",
+    "content-md5",
+    "x-goog-encryption-algorithm",
+    "x-http-method-override",
+}
+# preconditions of the XML API; the JSON API has them as query parameters
+XML_CONDITIONS = {"x-goog-if-generation-match", "x-goog-if-metageneration-match"}
 
 
 class Call(NamedTuple):
@@ -72,12 +86,13 @@ def app(storage: Storage, tokens: Tokens, *, closed_by_default: bool = False) ->
 
     async def answer(request: Request) -> Response:
         body = parse.Body(request.receive)
-        media = "alt=media" in request.url.query
+        media, xml = "alt=media" in request.url.query, False
         try:
             operation, names = _operation(request)
+            xml = operation.handler is read_xml
             query = _query(request, operation)
-            for header in REFUSED_HEADERS:
-                if header in request.headers:
+            for header in request.headers:
+                if header in REFUSED_HEADERS or (header in XML_CONDITIONS and not xml):
                     raise unsupported(f"Header {header!r}")
             return await operation.handler(Call(storage, access, request, body, names, query))
         except StorageError as error:
@@ -87,9 +102,14 @@ def app(storage: Storage, tokens: Tokens, *, closed_by_default: bool = False) ->
         except Exception:
             log.exception("%s %s", request.method, request.url.path)
             failure = StorageError(500, "backendError", "We encountered an internal error. Please try again.")
+        if failure.status == 501:
+            # a client that tries every 5xx again (Go's does, for ever) would not show the answer to anybody
+            log.warning("501 %s %s: %s", request.method, request.url.path[:200], failure.message)
         await body.drain()
         if failure.status == 304:
             return Response(status_code=304)
+        if xml:
+            return Response(failure.xml(), failure.status, media_type="application/xml")
         # GCS answers a failed download in plain text
         if media:
             return PlainTextResponse(failure.message, failure.status)
@@ -246,12 +266,35 @@ async def download(call: Call) -> Response:
     call.allow(bucket, "storage.objects.get")
     if call.query.get("alt") != "media":
         raise unsupported("A download without alt=media")
+    return await _media(call, bucket, name, _check_read)
+
+
+async def read_xml(call: Call) -> Response:
+    """GET and HEAD of the XML API."""
+    bucket, name = call.names
+    call.allow(bucket, "storage.objects.get")
+    given = dict(call.request.headers)
+    conditions = Conditions(
+        generation=parse.number(given, "x-goog-if-generation-match"),
+        metageneration=parse.number(given, "x-goog-if-metageneration-match"),
+    )
+    return await _media(call, bucket, name, lambda _, found: conditions.check(found), _xml_headers)
+
+
+async def _media(
+    call: Call,
+    bucket: str,
+    name: str,
+    check: Callable[[Call, Object], None],
+    more: Callable[[Object], dict[str, str]] = lambda _: {},
+) -> Response:
+    """An object's bytes, or those of a range. `check` raises if a precondition does not hold; `more` are headers."""
     generation = parse.number(call.query, "generation")
     found, file = await run_in_threadpool(call.storage.open, bucket, name, generation)
     try:
-        _check_read(call, found)
+        check(call, found)
         start, stop, status = 0, found.size, 200
-        headers = _media_headers(found)
+        headers = {**_media_headers(found), **more(found)}
         if wanted := call.header("range"):
             span = parse.byte_range(wanted, found.size)
             if span is None:
@@ -259,6 +302,9 @@ async def download(call: Call) -> Response:
             (start, stop), status = span, 206
             headers["content-range"] = f"bytes {start}-{stop - 1}/{found.size}"
         headers["content-length"] = str(stop - start)
+        if call.request.method == "HEAD":
+            file.close()
+            return Response(status_code=status, headers=headers)
         file.seek(start)
         if stop - start <= PIECE:
             data = await run_in_threadpool(file.read, stop - start)
@@ -299,7 +345,19 @@ def _media_headers(found: Object) -> dict[str, str]:
     return headers
 
 
+def _xml_headers(found: Object) -> dict[str, str]:
+    """Raises StorageError(501) for metadata that no header can hold."""
+    headers = {"last-modified": format_datetime(datetime.fromisoformat(found.updated), usegmt=True)}
+    for key, value in found.fields.get("metadata", {}).items():
+        if not re.fullmatch(r"[\w.-]+", key, re.ASCII) or not re.fullmatch(r"[ -~]*", value):
+            raise unsupported(f"Metadata {key[:40]!r} as a header")
+        headers[f"x-goog-meta-{key.lower()}"] = value
+    return headers
+
+
 async def upload(call: Call) -> Response:
+    if "upload_id" in call.query:  # Go's client continues a session by POST
+        return await continue_resumable(call)
     kind = call.query.get("uploadType", "")
     handler = {"media": _upload_media, "multipart": _upload_multipart, "resumable": _start_resumable}.get(kind)
     if handler is None:
@@ -383,7 +441,10 @@ async def continue_resumable(call: Call) -> Response:
             made = await run_in_threadpool(uploads.finish, call.storage, found, checks)
             return call.answer(made.resource(call.base))
     headers = {"range": f"bytes=0-{found.received - 1}"} if found.received else {}
-    return Response(status_code=308, headers={**headers, "x-guploader-uploadid": session})
+    headers["x-guploader-uploadid"] = session
+    if call.header("x-guploader-no-308") == "yes":  # Go's client: 308 means something else to its HTTP library
+        return Response(status_code=200, headers={**headers, "x-http-status-code-override": "308"})
+    return Response(status_code=308, headers=headers)
 
 
 async def _receive(call: Call, found: uploads.Upload, first: int, last: str, total: int | None) -> uploads.Upload:
@@ -405,6 +466,12 @@ async def _receive(call: Call, found: uploads.Upload, first: int, last: str, tot
         return await run_in_threadpool(chunk.commit)
 
 
+async def ready(call: Call) -> Response:
+    """For probes, without a token. No bucket's name begins with "-"."""
+    await run_in_threadpool(call.storage.buckets)
+    return PlainTextResponse("ready")
+
+
 # -- the table
 
 COMMON = {"alt", "fields", "prettyPrint", "projection"}
@@ -412,24 +479,46 @@ READ = {"generation", "ifGenerationMatch", "ifGenerationNotMatch", "ifMetagenera
 WRITE = {"ifGenerationMatch", "ifGenerationNotMatch", "ifMetagenerationMatch"}
 COPY = {"sourceGeneration", "ifSourceGenerationMatch"} | WRITE
 # `uploadType`, `alt`: what they may say is checked where they are read; JSON and no ACLs is all there is otherwise
-VALUES = {"alt": ("json", "media"), "projection": ("noAcl", "full"), "prettyPrint": ("true", "false")}
+VALUES = {
+    "alt": ("json", "media"),
+    "projection": ("noAcl", "full"),
+    "prettyPrint": ("true", "false"),
+    # Go's client says all of them, always
+    "endOffset": ("",),
+    "matchGlob": ("",),
+    "versions": ("false",),
+    "includeTrailingDelimiter": ("false",),
+    "includeFoldersAsPrefixes": ("false",),
+}
+LIST = {"prefix", "delimiter", "pageToken", "maxResults", "startOffset", "endOffset", "matchGlob", "versions"}
+LIST |= {"includeTrailingDelimiter", "includeFoldersAsPrefixes"}
+UPLOAD = {"uploadType", "name", "upload_id"} | WRITE
 
+# the first that fits counts
 TABLE: tuple[tuple[str, str, Handler, set[str]], ...] = (
     ("GET", "/storage/v1/b", list_buckets, {"project"}),
     ("POST", "/storage/v1/b", create_bucket, {"project"}),
     ("GET", "/storage/v1/b/{}", get_bucket, set()),
-    ("GET", "/storage/v1/b/{}/o", list_objects, {"prefix", "delimiter", "pageToken", "maxResults", "startOffset"}),
+    ("GET", "/storage/v1/b/{}/o", list_objects, LIST),
     ("GET", "/storage/v1/b/{}/o/{}", get_object, READ),
     ("PATCH", "/storage/v1/b/{}/o/{}", patch_object, READ),
     ("DELETE", "/storage/v1/b/{}/o/{}", delete_object, READ),
     ("POST", "/storage/v1/b/{}/o/{}/copyTo/b/{}/o/{}", copy_object, COPY),
     ("POST", "/storage/v1/b/{}/o/{}/rewriteTo/b/{}/o/{}", rewrite_object, COPY),
     ("GET", "/download/storage/v1/b/{}/o/{}", download, READ),
-    ("POST", "/upload/storage/v1/b/{}/o", upload, {"uploadType", "name"} | WRITE),
-    ("PUT", "/upload/storage/v1/b/{}/o", continue_resumable, {"uploadType", "name", "upload_id"} | WRITE),
+    ("POST", "/upload/storage/v1/b/{}/o", upload, UPLOAD),
+    ("PUT", "/upload/storage/v1/b/{}/o", continue_resumable, UPLOAD),
+    ("GET", "/-/ready", ready, set()),
+    ("GET", "/{}/{}", read_xml, {"generation"}),
+    ("HEAD", "/{}/{}", read_xml, {"generation"}),
 )
 OPERATIONS = tuple(
-    Operation(method, re.compile(re.escape(path).replace(r"\{\}", "([^/]+)")), handler, frozenset(parameters | COMMON))
+    Operation(
+        method,
+        re.compile(re.escape(path).replace(r"\{\}", "([^/]+)")),
+        handler,
+        frozenset(parameters | (COMMON if "/storage/v1/" in path else set())),
+    )
     for method, path, handler, parameters in TABLE
 )
 

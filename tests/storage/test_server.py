@@ -385,8 +385,24 @@ def test_the_program_serves_and_stops(tmp_path):
         assert program.wait(10) in (0, -15)
 
 
+def test_on_a_network_only_a_bucket_that_is_said_to_be_open_is_open(tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text('{"guarded": {"write": ["w"], "read": []}, "scratch": "open"}')
+    buckets = [word for name in ("guarded", "scratch", "other") for word in ("--bucket", name)]
+    # 127.0.0.2 is not among the addresses that the program takes for its own machine's
+    words = run("--home", tmp_path / "home", "--port", 0, "--host", "127.0.0.2", *buckets, "--tokens", tokens)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
+        url = program.stdout.readline().split()[-1]
+        upload = f"{url}/upload/storage/v1/b/{{}}/o?uploadType=media&name=x"
+        told = {name: httpx.post(upload.format(name), content=b"data").status_code for name in buckets[1::2]}
+        assert told == {"guarded": 401, "scratch": 200, "other": 403}
+        assert httpx.get(f"{url}/scratch/x").content == b"data"
+        program.terminate()
+        assert program.wait(10) in (0, -15)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"b": []}', '{"b": {"write": ["w"]}}', '{"b": {"write": [""], "read": []}}']
+    "text", ["", "[]", '{"b": []}', '{"b": "closed"}', '{"b": {"write": ["w"]}}', '{"b": {"write": [""], "read": []}}']
 )
 def test_the_program_refuses_a_file_of_tokens_that_is_none(tmp_path, text):
     (tmp_path / "tokens").write_text(text)
