@@ -1,22 +1,23 @@
-"""reconcile: every five minutes, look for pushes whose event never came."""
+"""reconcile: every five minutes, look for pushes whose event never came.
+
+A template and its clock: under `templateReferencing: Strict` a CronWorkflow may only name what it runs.
+"""
 
 from __future__ import annotations
 
-from hera.workflows import DAG, CronWorkflow, Task
+from hera.workflows import DAG, CronWorkflow, Task, WorkflowTemplate
 from hera.workflows import models as m
 
 from pipelines.steps.reconcile import reconcile
 from pipelines.templates import _parts as p
 
+NAME, NAMESPACE = "reconcile", "mlops"
 
-def template(images: p.Images) -> CronWorkflow:
-    with CronWorkflow(
-        name="reconcile",
-        namespace="mlops",
-        schedules=["*/5 * * * *"],
-        timezone="UTC",
-        concurrency_policy="Forbid",
-        starting_deadline_seconds=60,
+
+def template(images: p.Images) -> WorkflowTemplate:
+    with WorkflowTemplate(
+        name=NAME,
+        namespace=NAMESPACE,
         entrypoint="main",
         service_account_name="pipeline",
         automount_service_account_token=False,
@@ -25,9 +26,21 @@ def template(images: p.Images) -> CronWorkflow:
         active_deadline_seconds=600,
         ttl_strategy=m.TTLStrategy(seconds_after_completion=3600),
         volumes=[m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource())],
-        workflow_metadata=m.WorkflowMetadata(labels={"trainyard/pipeline": "reconcile"}),
+        workflow_metadata=m.WorkflowMetadata(labels={"trainyard/pipeline": NAME}),
     ) as workflow:
         looks = p.platform("reconcile", reconcile, images, p.REGISTRY, p.STAGES, p.GIT_READ)
         with DAG(name="main"):
             Task(name="reconcile", template=looks)
     return workflow
+
+
+def clock() -> CronWorkflow:
+    return CronWorkflow(
+        name=NAME,
+        namespace=NAMESPACE,
+        schedules=["*/5 * * * *"],
+        timezone="UTC",
+        concurrency_policy="Forbid",
+        starting_deadline_seconds=60,
+        workflow_template_ref=m.WorkflowTemplateRef(name=NAME),
+    )

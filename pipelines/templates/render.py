@@ -33,7 +33,7 @@ def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
     files: dict[str, Iterable[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
     }
-    files["mlops/templates/reconcile.yaml"] = [reconcile.template(images).to_dict()]
+    files["mlops/templates/reconcile.yaml"] = [reconcile.template(images).to_dict(), reconcile.clock().to_dict()]
     digest = hashlib.sha256("".join(_text(body) for body in files.values()).encode()).hexdigest()
     named = {str(name): body for name, body in templates.items()}
     for sensor in events.sensors(platform, named):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import platform
-from pipelines.templates import ci, controller, ct, events, network, release, render, verify
+from pipelines.templates import ci, controller, ct, events, network, reconcile, release, render, verify
 from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "k:1")
@@ -121,6 +121,17 @@ def test_user_code_gets_no_token_no_secret_and_no_root(templates):
         assert "volumes" not in template
         assert "envFrom" not in template["container"]
         assert template["container"]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_what_starts_by_itself_only_names_its_template():
+    """The cluster's controller refuses the rest: `templateReferencing: Strict`."""
+    clock = reconcile.clock().to_dict()["spec"]["workflowSpec"]
+    assert clock == {"workflowTemplateRef": {"name": reconcile.template(IMAGES).name}}
+    for path in (ROOT / "mlops/sensors").glob("*.yaml"):
+        for sensor in yaml.safe_load_all(path.read_text()):
+            for trigger in sensor["spec"]["triggers"]:
+                spec = trigger["template"]["k8s"]["source"]["resource"]["spec"]
+                assert set(spec) <= {"workflowTemplateRef", "arguments"}, path
 
 
 def test_no_template_names_an_image_without_a_version(templates):

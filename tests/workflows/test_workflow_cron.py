@@ -9,7 +9,7 @@ import pytest
 from workflow_world import manifest
 
 from solo.store import Object, Store
-from solo.workflows import ValidationError
+from solo.workflows import ValidationError, operate
 from solo.workflows.cron import due, run_cron
 
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -102,6 +102,45 @@ def test_when_the_last_run_is_not_finished(policy: str, count: int) -> None:
     assert len(runs(store)) == count
     first = store.get("Workflow", "argo", runs(store)[0])
     assert first["spec"].get("shutdown") == ("Terminate" if policy == "Replace" else None)
+
+
+def test_what_runs_can_be_a_template_by_name() -> None:
+    store = Store()
+    template, obj = (
+        store.create(made)
+        for made in manifest("""
+kind: WorkflowTemplate
+metadata: {name: nightly}
+spec:
+  entrypoint: main
+  templates: [{name: main, container: {image: x, command: [run]}}]
+  workflowMetadata: {labels: {kind: clean}}
+---
+kind: CronWorkflow
+metadata: {name: nightly}
+spec: {schedules: ["0 * * * *"], concurrencyPolicy: Forbid, workflowSpec: {workflowTemplateRef: {name: nightly}}}
+""")
+    )
+    run_cron(store, obj, None, MIDNIGHT)
+    (workflow,) = store.list("Workflow")
+    assert workflow["spec"] == {"workflowTemplateRef": {"name": "nightly"}}
+    result = operate(workflow, lambda name: template if name == "nightly" else None, {}, MIDNIGHT)
+    assert [pod["spec"]["containers"][0]["command"] for pod in result.create] == [["run"]]
+    labels = result.workflow["metadata"]["labels"]
+    assert labels["kind"] == "clean"
+    assert labels["workflows.argoproj.io/cron-workflow"] == "nightly"
+    # it counts as the run that is not finished yet
+    run_cron(store, store.get("CronWorkflow", "argo", "nightly"), MIDNIGHT, MIDNIGHT + timedelta(hours=1))
+    assert len(runs(store)) == 1
+
+
+def test_a_missing_template_is_told() -> None:
+    store, obj = cron()
+    obj["spec"]["workflowSpec"] = {"workflowTemplateRef": {"name": "nope"}}
+    run_cron(store, obj, None, MIDNIGHT)
+    assert runs(store) == []
+    (condition,) = store.get("CronWorkflow", "argo", "nightly")["status"]["conditions"]
+    assert "workflow template nope not found" in condition["message"]
 
 
 def test_a_suspended_one_starts_nothing() -> None:
