@@ -44,6 +44,18 @@ def _bucket(text: str) -> str:
     return text
 
 
+def _registry(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+(:\d+)?(/[a-z0-9._-]+)+", text):
+        raise mistake(f"{text!r} is not where images go", "write HOST/PROJECT, without http:// and without a tag")
+    return text
+
+
+def _mirror(text: str) -> str:
+    if not re.fullmatch(r"([\w.-]+(:\d+)?(/[\w.-]+)*)?", text):
+        raise mistake(f"{text!r} is not a registry", "write HOST, HOST:PORT or HOST/PATH, without http://")
+    return text
+
+
 Repository = Annotated[str, AfterValidator(_repository)]
 Address = Annotated[str, AfterValidator(_address)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
@@ -63,7 +75,9 @@ class Endpoints(Strict):
 
     GIT_URL: Address = "https://github.com"
     GIT_API_URL: Address = "https://api.github.com"
-    REGISTRY: str = "harbor.example.com/trainyard"
+    REGISTRY: Annotated[str, AfterValidator(_registry)] = "harbor.example.com/trainyard"
+    REGISTRY_URL: Annotated[str, AfterValidator(lambda text: text and _address(text))] = ""
+    REGISTRY_MIRROR: Annotated[str, AfterValidator(_mirror)] = ""
     STORAGE_URL: Annotated[str, AfterValidator(lambda text: text and _address(text))] = ""
     REGISTRY_BUCKET: Bucket = "trainyard-registry"
     SCRATCH_BUCKET: Bucket = "trainyard-scratch"
@@ -74,7 +88,8 @@ class Endpoints(Strict):
 
     def as_dict(self) -> dict[str, str]:
         """As ConfigMap `endpoints` holds them."""
-        return self.model_dump()
+        url = self.REGISTRY_URL or f"https://{self.REGISTRY.partition('/')[0]}"
+        return {**self.model_dump(), "REGISTRY_URL": url}
 
 
 class Bot(Strict):

@@ -21,13 +21,24 @@ from starlette.types import ASGIApp
 from solo import support, workflows
 from solo.api import Api
 from solo.builder.images import ImageTable, Platform
+from solo.builder.registry import Registry
 from solo.cd import Applications, Deployments, Services
 from solo.cd import check as check_application
 from solo.events import Bus, targets
 from solo.events import apps as event_apps
 from solo.events import check as check_events
 from solo.git import Deliverer, create_repo, status_routes
-from solo.manifests import Manifest, ManifestError, field_of, load, make_secrets, readdress, secret_value
+from solo.manifests import (
+    Manifest,
+    ManifestError,
+    field_of,
+    load,
+    make_registry_login,
+    make_secrets,
+    public_key,
+    readdress,
+    secret_value,
+)
 from solo.pods.directory import kill_all
 from solo.pods.runtime import Runtime
 from solo.storage import CLOSED, Storage
@@ -96,6 +107,8 @@ class Solo:
             make_secrets(store, _created_by_releases(objects))
             hook_secret = secret_value(store, "github-webhook", "secret")
             writer, reader = (secret_value(store, name, "credentials") for name in ("registry", "registry-read"))
+            registry_login, docker_config = make_registry_login(store, objects, REGISTRY.partition("/")[0])
+            signing_key = public_key(store, "signing", "key.pem")
             status_token = secret_value(store, "git-status", "token")
         registry_bucket, scratch_bucket = committed["REGISTRY_BUCKET"], committed["SCRATCH_BUCKET"]
         storage = Storage(self.home / "storage")
@@ -117,6 +130,7 @@ class Solo:
                 *status_routes(self.home, store, status_token),
                 *applications.routes(hook_secret),
                 *bus.routes(),
+                *Registry(images.store, REGISTRY.partition("/")[0], registry_login).routes(),
             ],
         )
         apps: dict[int, ASGIApp] = {
@@ -151,7 +165,12 @@ class Solo:
         ) as failed:
             for server in servers:
                 await server.up()
-            self._announce(endpoints, changed, images, objects, actual, say, writer)
+            files = {
+                "registry_credentials": _write_private(self.home / "registry.credentials", writer),
+                "registry_auth": _write_private(self.home / "registry.config.json", docker_config),
+                "signing_key": _write_private(self.home / "signing.pub.pem", signing_key),
+            }
+            self._announce(endpoints, changed, images, objects, actual, say, files)
             stop = asyncio.create_task(self.stopping.wait())
             waiting: list[asyncio.Future[Any]] = [stop, failed]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +189,7 @@ class Solo:
         objects: list[Object],
         actual: Mapping[int, int],
         say: Callable[[str], None],
-        writer: str,
+        files: Mapping[str, str],
     ) -> None:
         """Print the two things that differ from a cluster, and what is noted; then solo.json, which says that solo is
         up.
@@ -187,9 +206,7 @@ class Solo:
         say("Noted, not enforced:")
         for line in noted(objects):
             say(f"  {line}")
-        credentials = self.home / "registry.credentials"
-        _write_private(credentials, writer)
-        state = {"pid": os.getpid(), "endpoints": dict(endpoints), "registry_credentials": str(credentials)}
+        state = {"pid": os.getpid(), "endpoints": dict(endpoints), **files}
         _write_private(self.home / "solo.json", json.dumps(state, indent=1))
 
     def _check(self, manifests: list[Manifest]) -> None:
@@ -237,6 +254,8 @@ class Solo:
             "GIT_URL": f"file://{self.home.resolve()}/git",
             "GIT_API_URL": api,
             "REGISTRY": REGISTRY,
+            "REGISTRY_URL": api,
+            "REGISTRY_MIRROR": "",
             "STORAGE_URL": f"http://{LOOPBACK}:{actual[STORAGE_PORT]}",
             "EVENTS_URL": f"http://{LOOPBACK}:{actual[int(events[1])]}",
             "ARGO_URL": api,
@@ -420,11 +439,13 @@ def _repository(image: str) -> str:
     return "/".join(image.split("@")[0].rsplit(":", 1)[0].split("/")[-2:])
 
 
-def _write_private(path: Path, text: str) -> None:
+def _write_private(path: Path, text: str) -> str:
+    """Write a file that only this user may read; returns its path."""
     temporary = path.with_suffix(".new")
     temporary.touch(mode=0o600)
     temporary.write_text(text)
     temporary.replace(path)
+    return str(path)
 
 
 def serve(home: Path, root: Path, *, any_port: bool, progress: list[str], out: TextIO = sys.stdout) -> int:

@@ -5,6 +5,7 @@ addresses and Secrets.
 from __future__ import annotations
 
 import base64
+import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from solo.store import Object, Store
 
@@ -119,19 +128,40 @@ def make_secrets(store: Store, objects: Sequence[Object]) -> None:
     """Create the Secrets that the objects mention and nobody defines: random, once, one value for one (Secret, key)
     everywhere.
 
-    A mention without a key (a whole Secret as a volume) gets the key `credentials`. Optional mentions are left out.
+    A mention without a key (a whole Secret as a volume) gets the key `credentials`. A key named `….pem` is an EC P-256
+    private key. Optional mentions are left out.
     """
     for namespace, name, key in sorted(set(_mentions(objects))):
-        value = secret_value(store, name, key)
-        secret = store.find("Secret", namespace, name)
-        body = secret or {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "namespace": namespace},
-            "data": {},
-        }
-        body["data"][key] = base64.b64encode(value.encode()).decode()
-        store.apply(body)
+        _put(store, namespace, name, key, secret_value(store, name, key))
+
+
+def make_registry_login(store: Store, objects: Sequence[Object], host: str) -> tuple[str, str]:
+    """Create the optional Secret `registry-push` wherever an object mentions it, for the registry at `host`; returns
+    its login and its content, a Docker config.json.
+    """
+    login = f"trainyard:{secret_value(store, REGISTRY_PUSH, 'password')}"
+    text = json.dumps({"auths": {host: {"auth": base64.b64encode(login.encode()).decode()}}})
+    volumes = [(obj["metadata"].get("namespace", ""), entry.get("secret")) for obj in objects for entry in _dicts(obj)]
+    for namespace in sorted({n for n, v in volumes if isinstance(v, dict) and v.get("secretName") == REGISTRY_PUSH}):
+        _put(store, namespace, REGISTRY_PUSH, ".dockerconfigjson", text)
+    return login, text
+
+
+def public_key(store: Store, name: str, key: str) -> str:
+    """The public half of a made `….pem` key."""
+    private = load_pem_private_key(secret_value(store, name, key).encode(), None)
+    return private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _put(store: Store, namespace: str, name: str, key: str, value: str) -> None:
+    body = store.find("Secret", namespace, name) or {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {},
+    }
+    body["data"][key] = base64.b64encode(value.encode()).decode()
+    store.apply(body)
 
 
 def secret_value(store: Store, name: str, key: str) -> str:
@@ -143,12 +173,20 @@ def secret_value(store: Store, name: str, key: str) -> str:
         "data": {},
     }
     if key not in keeper["data"]:
-        keeper["data"][key] = base64.b64encode(secrets.token_urlsafe(32).encode()).decode()
+        keeper["data"][key] = base64.b64encode(_made(key).encode()).decode()
         store.apply(keeper)
     return base64.b64decode(keeper["data"][key]).decode()
 
 
-KEYS = {"stages-token": "token"}
+def _made(key: str) -> str:
+    if not key.endswith(".pem"):
+        return secrets.token_urlsafe(32)
+    private = ec.generate_private_key(ec.SECP256R1())
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+KEYS = {"stages-token": "token", "signing": "key.pem"}
+REGISTRY_PUSH = "registry-push"
 EVENT_SECRETS = ("webhookSecret", "authSecret")
 
 

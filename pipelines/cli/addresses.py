@@ -11,10 +11,15 @@ from pipelines import platform
 from pipelines.errors import Exit, YardError
 
 STATE = "solo.json"
+FILES = {  # variable → solo.json's name for the file
+    "REGISTRY_CREDENTIALS": "registry_credentials",
+    "REGISTRY_AUTH": "registry_auth",
+    "SIGNING_PUBLIC_KEY": "signing_key",
+}
 
 
 class Addresses(NamedTuple):
-    """The Argo Server; what pods get as environment from ConfigMap `endpoints`, and the registry's credentials."""
+    """The Argo Server; what pods get as environment from ConfigMap `endpoints`, and the paths of credentials."""
 
     argo: str
     environment: dict[str, str]
@@ -32,7 +37,7 @@ def find(server: str) -> Addresses:
     try:
         state: Any = json.loads(path.read_text())
         argo, endpoints = state["endpoints"]["ARGO_URL"], state["endpoints"]
-        return Addresses(argo, {**endpoints, "REGISTRY_CREDENTIALS": state["registry_credentials"]})
+        return Addresses(argo, {**endpoints, **{name: state[key] for name, key in FILES.items() if key in state}})
     except FileNotFoundError:
         todo = "yard solo up (or name a cluster's Argo Server with --server or ARGO_SERVER)"
         raise YardError(
@@ -70,5 +75,5 @@ def _committed() -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    names = (*platform.Endpoints.model_fields, "REGISTRY_CREDENTIALS")
+    names = (*platform.Endpoints.model_fields, *FILES)
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -124,6 +124,22 @@ def rerun(sha: Sha, server: Server = "", service: Service = "") -> None:
     rerun(find(server), sha, service)
 
 
+@app.command("verify-image")
+def verify_image(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="HOST/NAME@sha256:…, or HOST/NAME:TAG.")],
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", envvar="SIGNING_PUBLIC_KEY", help="The public key, in PEM; without it, solo's."),
+    ] = None,
+    server: Server = "",
+) -> None:
+    """Whether the platform released a model made with this image: its signature, and what software is in it."""
+    from pipelines.cli.addresses import find
+    from pipelines.cli.verify_image import verify_image
+
+    verify_image(find(server), image, key)
+
+
 @app.command()
 def watch(
     words: Annotated[list[str], typer.Argument(metavar="[REPO] SHA", help="The commit to follow.")],

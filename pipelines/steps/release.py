@@ -12,7 +12,7 @@ from typing import TypedDict
 from pipelines.config import Config
 from pipelines.errors import Exit, YardError
 from pipelines.manifests import release_files
-from pipelines.registry import Lock, open_registry
+from pipelines.registry import Lock, Registry, open_registry
 from pipelines.steps import _releases as repository
 from pipelines.steps._git import git, url
 from pipelines.steps._step import step
@@ -33,10 +33,7 @@ def release(
     lock or an environment that mlops.yaml does not have, NOT_FOUND if the branch is gone.
     """
     registry = open_registry()
-    locked = registry.get_lock(lock)
-    if (locked.service, locked.repo, locked.sha) != (service, repo, sha):
-        what = f"{lock} is of {locked.service} at {locked.repo}@{locked.sha[:12]}, not of {service} at {sha[:12]}"
-        raise YardError(what, where="parameter lock")
+    locked = locked_for(registry, lock, service, repo, sha)
     app = json.loads(registry.get_blob(locked.versions["app"].digest))
     config = Config.model_validate(app["config"])
     if environment not in config.deploy:
@@ -67,6 +64,15 @@ def release(
                 return _done("released", made, f"{service} {environment} → model v{model.number}")
             repository.update(clone)
     raise YardError("every push lost its race", where=os.environ["RELEASES_REPO"], code=Exit.UNAVAILABLE)
+
+
+def locked_for(registry: Registry, lock: str, service: str, repo: str, sha: str) -> Lock:
+    """The lock, if it is of this commit. Raises YardError: INVALID if it is not, UNAVAILABLE, NOT_FOUND."""
+    locked = registry.get_lock(lock)
+    if (locked.service, locked.repo, locked.sha) != (service, repo, sha):
+        what = f"{lock} is of {locked.service} at {locked.repo}@{locked.sha[:12]}, not of {service} at {sha[:12]}"
+        raise YardError(what, where="parameter lock")
+    return locked
 
 
 def _done(outcome: str, commit: str, why: str) -> Released:

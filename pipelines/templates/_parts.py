@@ -53,6 +53,8 @@ class Credential(NamedTuple):
 
 
 REGISTRY = Credential("registry", "credentials", "REGISTRY_CREDENTIALS")
+REGISTRY_PUSH = Credential("registry-push", ".dockerconfigjson", "REGISTRY_AUTH", optional=True)
+SIGNING = Credential("signing", "key.pem", "SIGNING_KEY")
 STAGES = Credential("stages-token", "token", "STAGES_TOKEN_FILE")
 GIT_READ = Credential("git-read", "token", "GIT_TOKEN_FILE", optional=True)
 GIT_WRITE = Credential("git-write", "token", "GIT_TOKEN_FILE", optional=True)

@@ -1,6 +1,6 @@
 """ci: from a commit to a tested image, named by its digest.
 
-claim, checkout ▸ validate ▸ build ▸ test ▸ built
+claim, checkout ▸ validate ▸ build ▸ test, sbom ▸ built
 
 Claim and checkout run side by side: a duplicate costs one checkout more, and every push saves a pod's time.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 from hera.workflows import DAG, Artifact, Container, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from pipelines.platform import Platform
 from pipelines.steps._step import OUTPUTS
 from pipelines.steps.claim import claim
 from pipelines.steps.emit import built, status
+from pipelines.steps.sbom import sbom
 from pipelines.steps.source import checkout, validate_config
 from pipelines.templates import _parts as p
 
@@ -24,14 +26,15 @@ def arguments(*names: str) -> list[Parameter]:
     return [Parameter(name=name, value=DEFAULTS[name]) if name in DEFAULTS else Parameter(name=name) for name in names]
 
 
-def template(images: p.Images) -> WorkflowTemplate:
+def template(images: p.Images, platform: Platform) -> WorkflowTemplate:
     to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
     with p.pipeline("ci", "mlops", arguments(*SERVICE), status=to_host, minutes=120) as workflow:
         claims = p.platform("claim", claim, images, p.REGISTRY)
         checks_out = p.platform("checkout", checkout, images, p.GIT_READ)
         validates = p.platform("validate", validate_config, images)
-        builds = _kaniko(images)
+        builds = _kaniko(images, platform)
         tests = p.user("test", params=False)
+        lists = p.platform("sbom", sbom, images, p.REGISTRY_PUSH)
         announces = p.platform("built", built, images, p.STAGES)
         exit_handler("ci", to_host)
         with DAG(name="main"):
@@ -72,10 +75,13 @@ def template(images: p.Images) -> WorkflowTemplate:
                 depends="build.Succeeded",
             )
             Task(
+                name="sbom", template=lists, arguments=p.inputs(image=p.out(image, "image")), depends="build.Succeeded"
+            )
+            Task(
                 name="built",
                 template=announces,
                 arguments=p.inputs(*SERVICE, image=p.out(image, "image"), config=p.out(valid, "config")),
-                depends="test.Succeeded",
+                depends="test.Succeeded && sbom.Succeeded",
             )
     return workflow
 
@@ -99,7 +105,7 @@ def exit_handler(
         )
 
 
-def _kaniko(images: p.Images) -> Container:
+def _kaniko(images: p.Images, platform: Platform) -> Container:
     """Kaniko takes the pod apart while it builds, so it alone runs as root with a writable root; it has no token and
     no credentials of ours.
     """
@@ -114,6 +120,7 @@ def _kaniko(images: p.Images) -> Container:
             "--cache=true",
             "--cache-repo=$(REGISTRY)/cache/{{inputs.parameters.repo}}",
             "--reproducible",
+            *_registry_flags(platform),
             f"--image-name-with-digest-file={OUTPUTS}/image",
         ],
         env_from=[m.EnvFromSource(config_map_ref=m.ConfigMapEnvSource(name="endpoints"))],
@@ -145,3 +152,13 @@ def _kaniko(images: p.Images) -> Container:
         retry_strategy=p.RETRY_LOST,
         active_deadline_seconds=3600,
     )
+
+
+def _registry_flags(platform: Platform) -> list[str]:
+    """What Kaniko must be told of a registry that speaks plain HTTP, and of a mirror."""
+    ends = platform.endpoints
+    flags = [f"--registry-mirror={ends.REGISTRY_MIRROR}"] if ends.REGISTRY_MIRROR else []
+    if ends.REGISTRY_URL.startswith("http://"):
+        host = ends.REGISTRY.partition("/")[0]
+        flags += ["--insecure", "--insecure-pull", f"--insecure-registry={host}"]
+    return flags

@@ -1,4 +1,7 @@
-"""release: one commit to the releases repository, one release of a service at a time."""
+"""release: sign the image, then one commit to the releases repository; one release of a service at a time.
+
+sign ▸ release
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from hera.workflows import models as m
 
 from pipelines.steps.emit import status
 from pipelines.steps.release import release
+from pipelines.steps.sign import sign
 from pipelines.templates import _parts as p
 from pipelines.templates.ci import SERVICE, arguments, exit_handler
 
@@ -21,9 +25,11 @@ def template(images: p.Images) -> WorkflowTemplate:
         minutes=60,
         synchronization=m.Synchronization(mutexes=[m.Mutex(name="release-{{workflow.parameters.service}}")]),
     ) as workflow:
+        signs = p.platform("sign", sign, images, p.REGISTRY, p.REGISTRY_PUSH, p.SIGNING)
         releases = p.platform("release", release, images, p.REGISTRY, p.GIT_WRITE)
         exit_handler("release", to_host)
         with DAG(name="main"):
+            Task(name="sign", template=signs, arguments=p.inputs("service", "repo", "sha", "lock"))
             Task(
                 name="release",
                 template=releases,
@@ -37,5 +43,6 @@ def template(images: p.Images) -> WorkflowTemplate:
                     workflow="{{workflow.name}}",
                     owner="{{workflow.uid}}",
                 ),
+                depends="sign.Succeeded",
             )
     return workflow

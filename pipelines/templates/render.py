@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hera.workflows import WorkflowTemplate
 
 from pipelines import platform as settings
 from pipelines.templates import ci, cluster, controller, ct, events, hello, network, reconcile, release, verify
@@ -29,7 +30,7 @@ def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
     """Path → text of every generated file, from a `platform.yaml` and `versions.yaml`."""
     platform = settings.load(file)
     images = Images(**yaml.safe_load((ROOT / "versions.yaml").read_text())["images"])
-    templates = {body.name: body for body in (t.template(images) for t in (ci, ct, release, verify, hello))}
+    templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, Iterable[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
     }
@@ -63,6 +64,10 @@ def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
                 cluster.application(platform, service.name, environment)
             ]
     return {name: HEADER + _text(objects) for name, objects in files.items()}
+
+
+def templates_of(images: Images, platform: settings.Platform) -> list[WorkflowTemplate]:
+    return [ci.template(images, platform), *(module.template(images) for module in (ct, release, verify, hello))]
 
 
 def main(argv: list[str]) -> int:

@@ -32,16 +32,20 @@ HONOURED_TEXT = (
     "verbosity",
 )
 HONOURED_SWITCHES = ("cache", "no-push")
+OWN = "solo's images need no network"
 # flag → why it changes nothing here
 NOTED_TEXT = {
     "cache-repo": "layers are kept in solo's own store",
+    "insecure-registry": OWN,
+    "registry-mirror": OWN,
     "log-format": "the log is text",
     "snapshot-mode": "layers are told by content",
 }
 NOTED_SWITCHES = {
     "reproducible": "solo's images always are",
-    "insecure": "there is no registry",
-    "skip-tls-verify": "there is no registry",
+    "insecure": OWN,
+    "insecure-pull": OWN,
+    "skip-tls-verify": OWN,
 }
 LEVELS = ("panic", "fatal", "error", "warn", "info", "debug", "trace")
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")

@@ -19,7 +19,7 @@ from solo.builder import base, dockerfile
 from solo.builder.context import Context
 from solo.builder.dockerfile import Instruction
 from solo.builder.errors import ImageError
-from solo.builder.store import ImageStore, Manifest, scan
+from solo.builder.store import Image, ImageStore, scan
 from solo.pods.paths import BEFORE, is_system
 
 ABSOLUTE = re.compile(BEFORE + r"(/[\w.@+~%-]+(?:/[\w.@+~%-]+)*)")
@@ -62,20 +62,18 @@ class Build:
         unused = sorted(set(self.given) - set(self.arguments) - set(self.before_from))
         if unused:
             self.say(f"NOTE: no ARG declares --build-arg {', '.join(unused)}")
-        return self.store.put_image(self._manifest())
+        return self.store.put_image(self._image())
 
-    def _manifest(self) -> Manifest:
-        config = {**self.config, "Env": self.env, "WorkingDir": self.workdir}
+    def _image(self) -> Image:
+        config = {
+            **self.config,
+            "Env": [f"{name}={value}" for name, value in self.env.items()],
+            "WorkingDir": self.workdir,
+        }
         labels = {**dict(self.config.get("Labels", {})), **self.labels}  # type: ignore[call-overload]
         if labels:
             config["Labels"] = labels
-        return {
-            "base": self.base,
-            "python": base.FINGERPRINT,
-            "architecture": platform.machine(),
-            "config": config,
-            "layers": self.layers,
-        }
+        return Image(self.base, config, self.layers)
 
     def _values(self) -> dict[str, str]:
         return {**self.arguments, **self.env}
@@ -109,10 +107,10 @@ class Build:
         self.before_from, self.arguments = self.arguments, {}
         version, digest = base.matches(self.base), self.store.find(self.base)
         if digest is not None:
-            parent = self.store.manifest(digest)
-            self.base, self.layers = parent["base"], list(parent["layers"])
-            config = dict(parent["config"])
-            self.env, self.workdir = config.pop("Env"), config.pop("WorkingDir")
+            parent = self.store.image(digest)
+            self.base, self.layers = parent.base, list(parent.layers)
+            config = dict(parent.config)
+            self.env, self.workdir = environment(config.pop("Env")), config.pop("WorkingDir")
             self.config = config
             for layer in self.layers:
                 self._learn(layer)
@@ -222,7 +220,8 @@ class Build:
         self.config["Labels"] = {**dict(self.config.get("Labels", {})), **found}  # type: ignore[call-overload]
 
     def _expose(self, instruction: Instruction, where: str) -> None:
-        self.config["ExposedPorts"] = self._words(instruction, where)
+        ports = [word if "/" in word else f"{word}/tcp" for word in self._words(instruction, where)]
+        self.config["ExposedPorts"] = {**dict(self.config.get("ExposedPorts", {})), **{port: {} for port in ports}}  # type: ignore[call-overload]
 
     def _user(self, instruction: Instruction, where: str) -> None:
         self.config["User"] = " ".join(self._words(instruction, where))
@@ -256,6 +255,11 @@ class Build:
                 todo="use a directory of your own, like /app",
             )
         return path
+
+
+def environment(env: list[str]) -> dict[str, str]:
+    """OCI's list of `NAME=value`."""
+    return dict(entry.split("=", 1) for entry in env)
 
 
 def _lead(text: str, root: Path) -> str:

@@ -117,11 +117,11 @@ class ImageTable:
 
     def _built(self, digest: str) -> Image:
         root = self.store.root / digest / "rootfs"
-        config = self.store.manifest(digest)["config"]
+        config = self.store.image(digest).config
         tops = [f"/{entry.name}" for entry in root.iterdir() if entry.name not in ("tmp", "usr")]
         return Image(
             "built",
-            config["Env"],
+            dict(entry.split("=", 1) for entry in config["Env"]),
             root=root,
             paths=("/usr/local", *(top for top in tops if not is_system(top))),
             workdir=config["WorkingDir"],

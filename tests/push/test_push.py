@@ -103,6 +103,12 @@ def test_a_good_push_serves_and_a_worse_one_does_not(platform, work):
         assert platform.ended(pipeline=pipeline, sha=good)["status"]["phase"] == "Succeeded"
     assert sorted(platform.registered()) == ["app/v1", "data/v1", "feature/v1", "model/v1"]
     assert len(platform.releases()) == 1
+    image = output(platform.ended(pipeline="ci", sha=good), "build(0)", "image")
+    said = platform.yard("verify-image", image).stdout
+    assert f"{image}: signed" in said
+    assert re.search(rf"^  sha +{good}$", said, re.MULTILINE)
+    components = output(platform.ended(pipeline="ci", sha=good), "sbom(0)", "components")
+    assert re.search(rf"^  software +{components} components$", said, re.MULTILINE)
 
     worse = work.commit(service(wrong=True))
     said = work.push()
@@ -114,6 +120,9 @@ def test_a_good_push_serves_and_a_worse_one_does_not(platform, work):
     assert names(run)["register"] == "Omitted"
     assert sorted(platform.registered()) == ["app/v1", "data/v1", "feature/v1", "model/v1"]
     assert len(platform.releases()) == 1
+    image = output(platform.ended(pipeline="ci", sha=worse), "build(0)", "image")
+    said = platform.yard("verify-image", image, check=False)
+    assert (said.returncode, "no signature" in said.stderr) == (4, True), said.stderr
     assert ask(platform, [[1, 0, 0, 0]])[1] == "1"
     assert len(platform.runs(pipeline="verify")) == 1  # the bot's push started this, and nothing else
     assert len(platform.runs(pipeline="ci")) == 2

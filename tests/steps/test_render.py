@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import platform
-from pipelines.templates import ci, controller, ct, events, network, reconcile, release, render, verify
+from pipelines.templates import controller, events, network, render
 from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "k:1")
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def templates():
-    return {t.name: t for t in (module.template(IMAGES) for module in (ci, ct, release, verify))}
+    return {t.name: t for t in render.templates_of(IMAGES, platform.load(ROOT / "platform.yaml"))}
 
 
 def test_committed_files_are_what_would_be_written():
