@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import platform
-from pipelines.templates import controller, events, network, render
+from pipelines.templates import controller, events, network, reconcile, render
 from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "k:1")
