@@ -27,7 +27,7 @@ render: $(READY) ## write mlops/ and what else is generated
 	@$(BIN)/yard solo support --markdown > docs/support.md
 
 e2e: $(READY) ## the same push on the real Argo, in the cluster that KUBECONFIG names (see docs/e2e.md)
-	@$(BIN)/pytest -p no:cacheprovider -x -v $(E2E) tests/e2e
+	@$(BIN)/pytest -p no:cacheprovider -s -v $(E2E) tests/e2e
 
 e2e-report: $(READY) ## docs/e2e.md from the last two runs of `make e2e`
 	@$(BIN)/python tests/e2e/e2e_report.py $$(ls .e2e/*.json | tail -2) > docs/e2e.md

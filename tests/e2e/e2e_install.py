@@ -45,7 +45,9 @@ def clean(cluster: Cluster) -> None:
         cluster.kubectl("-n", "argocd", "delete", kind, *names, "--ignore-not-found", "--timeout=60s")
     for kind in ("sensors", "eventsources", "eventbus"):
         cluster.kubectl("-n", "argo-events", "delete", kind, "--all", "--timeout=120s")
-    cluster.kubectl("-n", "argo-events", "delete", "pvc", "-l", "controller=eventbus-controller", "--timeout=60s")
+    for claim in cluster.list("persistentvolumeclaims", "argo-events"):
+        if "eventbus-default-js" in claim["metadata"]["name"]:  # a StatefulSet leaves its volumes
+            cluster.kubectl("-n", "argo-events", "delete", "pvc", claim["metadata"]["name"], "--timeout=60s")
     for namespace in ("mlops", "mlops-release"):
         cluster.kubectl("-n", namespace, "delete", "cronworkflows,workflows", "--all", "--timeout=120s", check=False)
     cluster.kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=180s")

@@ -64,6 +64,7 @@ def _times(facts: Facts) -> Iterator[str]:
     titles = {"cold": "cluster, nothing cached", "cached": "cluster, cached layers", "solo": "solo, nothing cached"}
     yield from _table(("", *(titles[name] for name in columns)), rows)
     yield ""
+    yield f"{facts['answer']}."
     yield f"Kaniko with cached layers is {facts.get('cache ratio', '?')} times as fast as without."
     yield "On the cluster a step's time includes its pod's: pulled, scheduled, its artifacts fetched and stored."
 

@@ -69,7 +69,8 @@ def test_a_push_is_built_trained_released_and_answers(
     said = ask(cluster, "digits", golden["inputs"])
     told = next(entry["data"] for entry in said["outputs"] if entry["name"] == "label")
     assert told == golden["outputs"]["label"]
-    print(f"digits v{said['model_version']} answers {told} to the golden rows")
+    facts["answer"] = f"digits v{said['model_version']} says {told} to its golden rows, as it should"
+    print(facts["answer"])
     serving = cluster.list("pods", "digits-dev", "app.kubernetes.io/name=digits")
     assert len(serving) == 2
     facts["cold"] = timing(pushed, runs) | {"argo cd began": begun}
