@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from solo import support
 from solo.cli import _markdown
 from solo.daemon import FOLDERS, noted
-from solo.manifests import ManifestError, field_of, load, make_secrets, parse, readdress
+from solo.manifests import (
+    ManifestError,
+    field_of,
+    load,
+    make_registry_login,
+    make_secrets,
+    parse,
+    public_key,
+    readdress,
+)
 from solo.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +125,30 @@ def test_a_secret_is_made_once_and_is_the_same_everywhere():
     assert store.find("Secret", "a", "git-read") is None
     make_secrets(store, objects)
     assert store.get("Secret", "a", "registry")["data"] == first[0]
+
+
+def test_a_key_in_pem_is_a_signing_key_and_its_public_half_is_told():
+    store = Store()
+    make_secrets(store, [{"kind": "X", "metadata": {"namespace": "a"}, "v": {"secret": {"secretName": "signing"}}}])
+    key = load_pem_private_key(base64.b64decode(store.get("Secret", "a", "signing")["data"]["key.pem"]), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.curve.name == "secp256r1"
+    public = load_pem_public_key(public_key(store, "signing", "key.pem").encode())
+    public.verify(key.sign(b"x", ec.ECDSA(SHA256())), b"x", ec.ECDSA(SHA256()))
+
+
+def test_the_registry_has_one_login_wherever_it_is_mentioned():
+    store = Store()
+    volume = {"secret": {"secretName": "registry-push", "optional": True}}
+    objects = [{"kind": "X", "metadata": {"namespace": n}, "volumes": [volume]} for n in ("a", "b")]
+    make_secrets(store, objects)
+    assert store.find("Secret", "a", "registry-push") is None
+    login, text = make_registry_login(store, objects, "solo.invalid")
+    assert (login, text) == make_registry_login(store, objects, "solo.invalid")
+    for namespace in ("a", "b"):
+        data = store.get("Secret", namespace, "registry-push")["data"]
+        assert base64.b64decode(data[".dockerconfigjson"]).decode() == text
+    assert json.loads(text)["auths"]["solo.invalid"]["auth"] == base64.b64encode(login.encode()).decode()
 
 
 def test_the_published_table_is_the_one_in_the_code():

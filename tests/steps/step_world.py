@@ -123,7 +123,7 @@ class World:
     def digits(self):
         return self.repository("digits")
 
-    def lock(self, sha, service="digits", attempt=1, bundle=None):
+    def lock(self, sha, service="digits", attempt=1, bundle=None, image="image"):
         """A lock of that commit; every one is another. `bundle` is its bundle.json, as data."""
         self._number += 1
         config = CONFIG.model_dump(mode="json") | {"service": service}
@@ -137,7 +137,7 @@ class World:
                 branch="main",
                 sha=sha,
                 attempt=attempt,
-                image="image",
+                image=image,
                 versions={a: LockedVersion(name=service, number=self._number, digest=d) for a, d in digests.items()},
                 platform={"version": "1", "templates": "t", "image": "i", "architecture": "x"},
                 seed=self._number,

@@ -13,6 +13,11 @@ from pipelines.templates import controller, events, network, reconcile, render
 from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "k:1")
+PLATFORM = {
+    "apiVersion": "trainyard/v1",
+    "services": [{"repo": "acme/digits", "name": "digits"}],
+    "releases": "acme/releases",
+}
 ROOT = Path(__file__).parents[2]
 
 
@@ -132,6 +137,33 @@ def test_what_starts_by_itself_only_names_its_template():
             for trigger in sensor["spec"]["triggers"]:
                 spec = trigger["template"]["k8s"]["source"]["resource"]["spec"]
                 assert set(spec) <= {"workflowTemplateRef", "arguments"}, path
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "flags"),
+    [
+        ({}, []),
+        ({"REGISTRY": "h:5000/x", "REGISTRY_URL": "https://h:5000"}, []),
+        (
+            {"REGISTRY": "h:5000/x", "REGISTRY_URL": "http://10.0.0.1:5000"},
+            ["--insecure", "--insecure-pull", "--insecure-registry=h:5000"],
+        ),
+        ({"REGISTRY_MIRROR": "mirror.example.com:5000"}, ["--registry-mirror=mirror.example.com:5000"]),
+    ],
+)
+def test_kaniko_is_told_of_a_registry_without_tls_and_of_a_mirror(endpoints, flags):
+    text = yaml.safe_dump({"endpoints": endpoints, **PLATFORM})
+    (found,) = [t for t in render.templates_of(IMAGES, platform.load(text)) if t.name == "ci"]
+    (build,) = [t for t in found.to_dict()["spec"]["templates"] if t["name"] == "build"]
+    assert [flag for flag in build["container"]["args"] if "insecure" in flag or "mirror" in flag] == flags
+
+
+def test_the_signing_key_is_where_no_code_of_a_user_runs(templates):
+    for name, workflow in templates.items():
+        spec = workflow.to_dict()["spec"]
+        holders = [t["name"] for t in spec["templates"] if "signing" in str(t.get("volumes"))]
+        assert holders == (["sign"] if name == "release" else [])
+    assert templates["release"].namespace == "mlops-release"
 
 
 def test_no_template_names_an_image_without_a_version(templates):
