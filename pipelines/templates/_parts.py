@@ -39,6 +39,7 @@ class Images(NamedTuple):
 
     pipelines: str
     serving: str
+    storage: str
     kaniko: str
 
 

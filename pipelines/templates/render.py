@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipelines import __version__
 from pipelines import platform as settings
-from pipelines.templates import ci, cluster, ct, events, reconcile, release, verify
+from pipelines.templates import ci, cluster, ct, events, reconcile, release, storage, verify
 from pipelines.templates._parts import Images
 
 ROOT = Path(__file__).parents[2]
-OWNED = ("mlops", "argo-events/sources", "applications/services", "argocd/projects")
+OWNED = ("mlops", "argo-events/sources", "applications/services", "applications/storage", "argocd/projects")
 HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
 
 
@@ -40,7 +40,7 @@ def render(root: Path = ROOT) -> dict[str, str]:
         files[f"mlops/config/{where}.yaml"] = [
             cluster.namespace(where),
             cluster.endpoints(platform, where),
-            cluster.platform_config(platform, images, version("trainyard"), f"sha256:{digest}", where),
+            cluster.platform_config(platform, images, __version__, f"sha256:{digest}", where),
         ]
     for name, objects in cluster.accounts().items():
         files[f"mlops/accounts/{name}.yaml"] = objects
@@ -48,6 +48,8 @@ def render(root: Path = ROOT) -> dict[str, str]:
     files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
     files["argocd/projects/services.yaml"] = [cluster.project(platform)]
+    files["applications/storage/storage.yaml"] = storage.manifests(platform, images)
+    files["applications/storage/kustomization.yaml"] = [storage.kustomization()]
     for service in platform.services:
         for environment in service.environments:
             where = f"{service.name}-{environment}"

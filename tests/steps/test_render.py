@@ -12,7 +12,7 @@ from pipelines import platform
 from pipelines.templates import ci, ct, events, release, render, verify
 from pipelines.templates._parts import Images
 
-IMAGES = Images("p:1", "s:1", "k:1")
+IMAGES = Images("p:1", "s:1", "o:1", "k:1")
 ROOT = Path(__file__).parents[2]
 
 
