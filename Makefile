@@ -35,10 +35,14 @@ e2e-report: $(READY) ## docs/e2e.md from the last two runs of `make e2e`
 bench: $(READY) ## speed: the push, a step, serving; each beside its floor
 	@$(BIN)/python -m bench
 
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-emit-index-url --no-header
+LOCK_IMAGE := $(LOCK) --constraints requirements/dev.txt # an image has the versions that were tested
 lock: ## resolve the requirements anew, with hashes
 	@$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-emit-index-url --no-header \
-		--all-extras --group dev pyproject.toml -o requirements/dev.txt
+	@$(LOCK) --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	@$(LOCK_IMAGE) pyproject.toml -o requirements/pipelines.txt
+	@$(LOCK_IMAGE) --group serving -o requirements/serving.txt
+	@$(LOCK_IMAGE) --group storage -o requirements/storage.txt
 
 clean: ## forget the environment and solo's state (stop solo first)
 	@test ! -x $(BIN)/yard || $(BIN)/yard solo down

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipelines import __version__
 from pipelines.errors import YardError
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.model import Model
@@ -105,7 +105,7 @@ class Service:
         return JSONResponse({"name": self.settings.name, "ready": not self.draining}, 503 if self.draining else 200)
 
     async def server_metadata(self, _: Request) -> Response:
-        return JSONResponse({"name": "trainyard", "version": _platform_version(), "extensions": []})
+        return JSONResponse({"name": "trainyard", "version": __version__, "extensions": []})
 
     async def model_metadata(self, request: Request) -> Response:
         self._named(request)
@@ -190,10 +190,3 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 
 async def _broken(_: Request, error: Exception) -> Response:
     return _error(500, "an error of the server; its log has more")
-
-
-def _platform_version() -> str:
-    try:
-        return metadata.version("trainyard")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "0"

@@ -40,6 +40,7 @@ class Images(NamedTuple):
 
     pipelines: str
     serving: str
+    storage: str
     kaniko: str
 
 

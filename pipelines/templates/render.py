@@ -10,19 +10,26 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hera.workflows import WorkflowTemplate
 
+from pipelines import __version__
 from pipelines import platform as settings
-from pipelines.templates import ci, cluster, controller, ct, events, hello, network, reconcile, release, verify
+from pipelines.templates import ci, cluster, controller, ct, events, hello, network, reconcile, release, storage, verify
 from pipelines.templates._parts import Images
 
 ROOT = Path(__file__).parents[2]
-OWNED = ("mlops", "argo-workflows/config", "argo-events/sources", "applications/services", "argocd/projects")
+OWNED = (
+    "mlops",
+    "argo-workflows/config",
+    "argo-events/sources",
+    "argocd/projects",
+    "applications/services",
+    "applications/storage",
+)
 HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
 
 
@@ -43,7 +50,7 @@ def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
         files[f"mlops/config/{where}.yaml"] = [
             cluster.namespace(where),
             cluster.endpoints(platform, where),
-            cluster.platform_config(platform, images, version("trainyard"), f"sha256:{digest}", where),
+            cluster.platform_config(platform, images, __version__, f"sha256:{digest}", where),
         ]
         files[f"mlops/network/{where}.yaml"] = network.policies(platform, where)
     files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
@@ -53,6 +60,8 @@ def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
     files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
     files["argocd/projects/services.yaml"] = [cluster.project(platform)]
+    files["applications/storage/storage.yaml"] = storage.manifests(platform, images)
+    files["applications/storage/kustomization.yaml"] = [storage.kustomization()]
     for service in platform.services:
         for environment in service.environments:
             where = f"{service.name}-{environment}"

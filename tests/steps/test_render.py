@@ -12,7 +12,7 @@ from pipelines import platform
 from pipelines.templates import controller, events, network, reconcile, render
 from pipelines.templates._parts import Images
 
-IMAGES = Images("p:1", "s:1", "k:1")
+IMAGES = Images("p:1", "s:1", "o:1", "k:1")
 PLATFORM = {
     "apiVersion": "trainyard/v1",
     "services": [{"repo": "acme/digits", "name": "digits"}],
