@@ -75,7 +75,9 @@ class Api:
                 Route(one + "/{verb:str}", self.act, methods=["PUT"]),
                 Route("/api/v1/workflow-events/{namespace}", self.watch),
                 Route("/api/v1/workflow-events/", self.watch),
+                Route("/api/v1/workflow-templates/{namespace}", self.create_template, methods=["POST"]),
                 Route("/api/v1/workflow-templates/{namespace}", self.listing("WorkflowTemplate")),
+                Route("/api/v1/workflow-templates/{namespace}/{name}", self.delete_template, methods=["DELETE"]),
                 Route("/api/v1/workflow-templates/{namespace}/{name}", self.getting("WorkflowTemplate")),
                 Route("/api/v1/cron-workflows/{namespace}", self.listing("CronWorkflow")),
                 Route("/api/v1/cron-workflows/{namespace}/{name}", self.getting("CronWorkflow")),
@@ -103,15 +105,19 @@ class Api:
         return JSONResponse({"version": VERSION, "platform": "solo"})
 
     async def create(self, request: Request) -> Response:
-        body = await _body(request)
-        workflow = body.get("workflow")
-        if not isinstance(workflow, dict):
-            raise HTTPException(400, "the body has no `workflow`")
-        workflow.setdefault("metadata", {})["namespace"] = request.path_params["namespace"]
-        workflow.setdefault("kind", "Workflow")
-        workflow.setdefault("apiVersion", "argoproj.io/v1alpha1")
+        workflow = await _given(request, "workflow")
         with _refusals():
             return JSONResponse(workflows.submit(self.store, workflow))
+
+    async def create_template(self, request: Request) -> Response:
+        template = await _given(request, "template")
+        with _refusals():
+            return JSONResponse(workflows.create_template(self.store, template))
+
+    async def delete_template(self, request: Request) -> Response:
+        with _refusals():
+            workflows.delete_template(self.store, request.path_params["namespace"], request.path_params["name"])
+        return JSONResponse({})
 
     async def submit(self, request: Request) -> Response:
         body = await _body(request)
@@ -307,6 +313,15 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise HTTPException(400, "the body is not an object")
     return body
+
+
+async def _given(request: Request, key: str) -> Object:
+    """The object of a create request, in the namespace that the path names."""
+    found = (await _body(request)).get(key)
+    if not isinstance(found, dict):
+        raise HTTPException(400, f"the body has no `{key}`")
+    found.setdefault("metadata", {})["namespace"] = request.path_params["namespace"]
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -185,6 +185,27 @@ def new(
 
 
 @app.command()
+def parity(
+    workflows: Annotated[
+        list[Path], typer.Argument(metavar="WORKFLOW…", help="Files with one Workflow each, or folders of them.")
+    ],
+    server: Annotated[str, typer.Option("--server", envvar="ARGO_SERVER", help="The cluster's Argo Server.")] = "",
+    solo: Annotated[str, typer.Option("--solo", help="Solo's address; without it, that of this checkout.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to run them, on both.")] = "mlops",
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one run may take.")] = 300,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+) -> int:
+    """Run the same Workflows on solo and on a cluster, and compare what became of them.
+
+    Nodes, types, phases, messages, inputs and outputs are compared; docs/solo.md lists what may differ. Exit code 9 if
+    anything else does. What is run is deleted afterwards.
+    """
+    from pipelines.cli.parity import parity
+
+    return parity(workflows, server=server, solo=solo, namespace=namespace, timeout=timeout, markdown=markdown)
+
+
+@app.command()
 def demo() -> None:
     """The whole story on this machine: a push becomes a model that answers; a worse one is stopped."""
     from pipelines.cli.addresses import home

@@ -82,6 +82,16 @@ class Argo:
             made: Workflow = json.loads(answer.read())
             return made
 
+    def create(self, collection: str, namespace: str, obj: Mapping[str, Any]) -> None:
+        """Create an object of "workflows" or "workflow-templates"."""
+        key = "workflow" if collection == "workflows" else "template"
+        with self._open("POST", f"/api/v1/{collection}/{namespace}", {"namespace": namespace, key: obj}) as answer:
+            answer.read()
+
+    def delete(self, collection: str, namespace: str, name: str) -> None:
+        with self._open("DELETE", f"/api/v1/{collection}/{namespace}/{quote(name, safe='')}") as answer:
+            answer.read()
+
     def json(self, path: str, query: str = "") -> Any:
         """Any JSON document of the server, or of another address (a URL) with the same token."""
         with self._open("GET", f"{path}?{query}" if query else path) as answer:

@@ -67,7 +67,11 @@ def load_inputs(artifacts: list[dict[str, Any]], locate: Locate, objects: Object
 def save_outputs(
     outputs: dict[str, Any], locate: Locate, objects: ObjectStore, pod: Path, staging: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    """Store what the pod wrote: `({parameters, artifacts}, problems)`. One bad output does not keep back the others."""
+    """Store what the pod wrote: `({parameters, artifacts}, problems)`.
+
+    As argoexec does it: the first bad parameter ends the parameters, a bad artifact keeps back no other.
+    Source: workflow/executor/executor.go, SaveParameters and SaveArtifacts, v4.1.4.
+    """
     parameters: dict[str, str] = {}
     artifacts: dict[str, dict[str, str]] = {}
     problems: list[str] = []
@@ -76,6 +80,7 @@ def save_outputs(
             parameters[parameter["name"]] = _parameter(parameter, locate, pod)
         except OutputError as problem:
             problems.append(str(problem))
+            break
     for artifact in outputs.get("artifacts") or []:
         try:
             if _store(artifact, locate, objects, pod, staging):

@@ -10,7 +10,7 @@ from solo.store import NotFoundError, Object, Store
 from solo.support import refused
 from solo.workflows import times
 from solo.workflows.operation import COMPLETED, LABEL
-from solo.workflows.validate import ValidationError, validate
+from solo.workflows.validate import ValidationError, validate, validate_template
 
 API_VERSION = "argoproj.io/v1alpha1"
 KINDS = {
@@ -35,12 +35,33 @@ def submit(store: Store, workflow: Object) -> Object:
     namespace = meta["namespace"]
     if not meta.get("name") and not meta.get("generateName"):
         raise ValidationError("metadata.name or metadata.generateName is required")
-    problems = [f"{verdict.name()}: {verdict.why}" for verdict in refused(wanted)]
+    _supported(wanted)
+    validate(wanted, lambda name: store.find("WorkflowTemplate", namespace, name))
+    return store.create(copy.deepcopy(wanted))
+
+
+def create_template(store: Store, template: Object) -> Object:
+    """Create a WorkflowTemplate that has passed all checks. Raises ValidationError, AlreadyExistsError."""
+    kept = ("name", "generateName", "namespace", "labels", "annotations")
+    meta = {key: template["metadata"][key] for key in kept if key in template["metadata"]}
+    if not meta.get("name") and not meta.get("generateName"):
+        raise ValidationError("metadata.name or metadata.generateName is required")
+    wanted: Object = {
+        "apiVersion": API_VERSION,
+        "kind": "WorkflowTemplate",
+        "metadata": meta,
+        "spec": template.get("spec") or {},
+    }
+    _supported(wanted)
+    validate_template(wanted, lambda name: store.find("WorkflowTemplate", meta["namespace"], name))
+    return store.create(copy.deepcopy(wanted))
+
+
+def _supported(obj: Object) -> None:
+    problems = [f"{verdict.name()}: {verdict.why}" for verdict in refused(obj)]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ValidationError("; ".join(problems[:3]) + more)
-    validate(wanted, lambda name: store.find("WorkflowTemplate", namespace, name))
-    return store.create(copy.deepcopy(wanted))
 
 
 def submit_from(
@@ -153,6 +174,11 @@ def delete(store: Store, namespace: str, name: str) -> None:
                 store.delete("Pod", namespace, pod["metadata"]["name"])
             except NotFoundError:  # pragma: no cover - listed in the same transaction
                 continue
+
+
+def delete_template(store: Store, namespace: str, name: str) -> None:
+    """Remove a WorkflowTemplate; Workflows that began keep their copy of it. Raises NotFoundError."""
+    store.delete("WorkflowTemplate", namespace, name)
 
 
 def finished(workflow: Object) -> bool:

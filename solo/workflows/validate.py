@@ -65,15 +65,30 @@ def validate(workflow: Object, templates: Templates) -> None:
     check.run()
 
 
+def validate_template(template: Object, templates: Templates) -> None:
+    """Raises ValidationError for a WorkflowTemplate; entrypoint and arguments may be left to the Workflow."""
+    name = template["metadata"].get("name") or template["metadata"].get("generateName", "")
+    if len(name) > 63:
+        _fail(f'workflow template name "{name}" must not be more than 63 characters long (currently {len(name)})')
+    spec = template["spec"]
+    _Validation(spec, {}, template["metadata"], templates, whole=False).run()
+
+
 def _fail(message: str) -> NoReturn:
     raise ValidationError(message)
 
 
 class _Validation:
     def __init__(
-        self, spec: Mapping[str, Any], base: Mapping[str, Any], meta: Mapping[str, Any], templates: Templates
+        self,
+        spec: Mapping[str, Any],
+        base: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        templates: Templates,
+        *,
+        whole: bool = True,
     ) -> None:
-        self.spec, self.base, self.templates = spec, base, templates
+        self.spec, self.base, self.templates, self.whole = spec, base, templates, whole
         self.local = base.get("templates") or spec.get("templates") or []
         self.arguments = _merged(spec.get("arguments") or {}, base.get("arguments") or {})
         self.handler = spec.get("onExit") or base.get("onExit")
@@ -93,14 +108,15 @@ class _Validation:
 
     def run(self) -> None:
         _names(self.local, "spec.templates", _NAME)
-        _arguments("spec.arguments.", self.arguments)
+        _arguments("spec.arguments.", self.arguments, values=self.whole)
         entrypoint = self.spec.get("entrypoint") or self.base.get("entrypoint")
-        if not entrypoint:
+        if not entrypoint and self.whole:
             _fail("spec.entrypoint is required")
         for source in (self.spec, self.base):
             for key, label in ((source.get("workflowMetadata") or {}).get("labelsFrom") or {}).items():
                 _expression(label["expression"], f"spec.workflowMetadata.labelsFrom.{key}.expression")
-        self.holder({"template": entrypoint}, "", self.arguments)
+        if entrypoint:
+            self.holder({"template": entrypoint}, "", self.arguments)
         if self.handler:
             self.holder({"template": self.handler}, "", self.arguments)
         for template in self.local:
@@ -309,9 +325,11 @@ def _names(items: Any, where: str, pattern: re.Pattern[str]) -> None:
         seen.add(name)
 
 
-def _arguments(where: str, arguments: Mapping[str, Any]) -> None:
+def _arguments(where: str, arguments: Mapping[str, Any], *, values: bool = True) -> None:
     for kind in ("parameters", "artifacts"):
         _names(arguments.get(kind), f"{where}{kind}", _ARGUMENT_NAME)
+    if not values:
+        return
     for item in arguments.get("parameters") or []:
         if item.get("value") is None:
             _fail(f"{where}{item['name']}.value or {where}{item['name']}.valueFrom is required")

@@ -62,6 +62,10 @@ class Fake:
         self.events = None  # None: a cluster, which has no such record
         self.applications = {}
         self.submitted = []
+        self.templates = {}  # WorkflowTemplates by name
+        self.created = []  # (collection, object) of all that was ever made
+        self.becomes = lambda workflow: {"phase": "Succeeded"}  # a created Workflow → its status, each time it is asked
+        self.refuse = {}  # collection → (status, message)
         self.lost = 0  # streams to break after the next change
         self.watchers = []
         self.lock = threading.Lock()
@@ -78,6 +82,10 @@ class Fake:
     def listed(self, namespace, wanted):
         with self.lock:
             return [w for (ns, _), w in self.workflows.items() if ns == namespace and matches(w, wanted)]
+
+    def parity(self):
+        """Names of the Workflows that were created here."""
+        return [(w["metadata"]["namespace"], w["metadata"]["name"]) for c, w in self.created if c == "workflows"]
 
     def watch(self, namespace, wanted):
         stream = queue.SimpleQueue()
@@ -257,6 +265,11 @@ def serve(fake):
             selector = query.get("listOptions.labelSelector", "")
             wanted = dict(pair.split("=", 1) for pair in selector.split(",") if pair)
             match [unquote(part) for part in url.path.strip("/").split("/")]:
+                case ["api", "v1", "version"]:
+                    self.answer({"version": "v4.1.4"})
+                case ["api", "v1", "workflows", namespace, name] if (namespace, name) in fake.parity():
+                    found = fake.workflows[namespace, name]
+                    self.answer({**found, "status": fake.becomes(found)})
                 case ["api", "v1", "workflows", namespace]:
                     self.answer({"items": fake.listed(namespace, wanted) or None})
                 case ["api", "v1", "workflows", namespace, name]:
@@ -277,8 +290,36 @@ def serve(fake):
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            match urlsplit(self.path).path.strip("/").split("/"):
+                case ["api", "v1", ("workflows" | "workflow-templates") as collection, namespace]:
+                    self.create(collection, namespace, body)
+                    return
             fake.submitted.append((self.path, body))
             self.answer({"metadata": {"name": body["submitOptions"]["name"]}})
+
+        def create(self, collection, namespace, body):
+            made = body["workflow" if collection == "workflows" else "template"]
+            if collection in fake.refuse:
+                self.fail(*fake.refuse[collection])
+                return
+            made["metadata"] |= {"uid": f"uid-{len(fake.created)}", "namespace": namespace}
+            with fake.lock:
+                fake.created.append((collection, made))
+                if collection == "workflows":
+                    fake.workflows[namespace, made["metadata"]["name"]] = made
+                else:
+                    fake.templates[made["metadata"]["name"]] = made
+            self.answer(made)
+
+        def do_DELETE(self):
+            _, _, collection, namespace, name = urlsplit(self.path).path.strip("/").split("/")
+            with fake.lock:
+                found = (
+                    fake.workflows.pop((namespace, name), None)
+                    if collection == "workflows"
+                    else fake.templates.pop(name, None)
+                )
+            self.answer({}) if found else self.fail(404, f"{name} not found")
 
         def logs(self, name, query):
             wanted = query.get("podName")

@@ -203,6 +203,15 @@ async def test_a_failed_step_is_blamed_before_its_missing_outputs_and_its_artifa
         assert list(status["solo"]["outputs"]["artifacts"]) == ["report"]
 
 
+async def test_the_first_bad_parameter_ends_the_parameters_as_argoexec_does_it(world: World) -> None:
+    names = {"before": "/tmp/there", "bad": "/tmp/missing", "after": "/tmp/there"}
+    outs = {"parameters": [{"name": name, "path": path} for name, path in names.items()]}
+    async with running(world):
+        status = await world.ended(world.shell("echo x > /tmp/there", solo={"outputs": outs}))
+        assert status["solo"]["outputs"]["parameters"] == {"before": "x"}
+        assert "output parameter 'bad'" in status["message"]
+
+
 async def test_an_optional_output_may_be_missing(world: World) -> None:
     outs = {"artifacts": [output("extra", "/tmp/extra", optional=True)]}
     async with running(world):

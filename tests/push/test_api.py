@@ -121,6 +121,37 @@ def test_a_stopped_workflow_ends_and_its_processes_with_it(service, verb):
     until(lambda: not sleepers(), "its process to end", 20)
 
 
+def template(name, *, namespace="mlops", **spec):
+    body = {"kind": "WorkflowTemplate", "metadata": {"name": name}, "spec": spec}
+    return {"namespace": namespace, "template": body}
+
+
+def test_a_template_can_be_made_run_and_deleted(shared, service):
+    platform, _ = shared
+    main = {
+        "name": "main",
+        "container": {"image": "debian", "command": ["test", "{{workflow.parameters.a}}", "=", "b"]},
+    }
+    made = template("made", arguments={"parameters": [{"name": "a"}]}, entrypoint="main", templates=[main])
+    path = "/api/v1/workflow-templates/mlops"
+    assert request(platform, "POST", path, made)[0] == 200
+    assert request(platform, "POST", path, made)[0] == 409
+    spec = {"workflowTemplateRef": {"name": "made"}}
+    code, text = request(
+        platform, "POST", "/api/v1/workflows/mlops", {"workflow": {"metadata": {"generateName": "m-"}, "spec": spec}}
+    )
+    assert (code, "spec.arguments.a.value" in text) == (400, True), text
+    spec["arguments"] = {"parameters": [{"name": "a", "value": "b"}]}
+    code, text = request(
+        platform, "POST", "/api/v1/workflows/mlops", {"workflow": {"metadata": {"generateName": "m-"}, "spec": spec}}
+    )
+    assert code == 200, text
+    assert ended(service, json.loads(text)["metadata"]["name"]).status.phase == "Succeeded"
+    assert request(platform, "DELETE", f"{path}/made") == (200, "{}")
+    assert request(platform, "GET", f"{path}/made")[0] == 404
+    assert request(platform, "DELETE", f"{path}/made")[0] == 404
+
+
 def request(platform, method, path, body=None, headers=None):
     data = json.dumps(body).encode() if body is not None else None
     asked = urllib.request.Request(
@@ -160,6 +191,28 @@ REFUSED = {
         },
         400,
         "daemon",
+    ),
+    "no template": ("POST", "/api/v1/workflow-templates/mlops", {}, 400, "template"),
+    "a template without a name": (
+        "POST",
+        "/api/v1/workflow-templates/mlops",
+        {"template": {"spec": {"templates": [CONTAINER]}}},
+        400,
+        "metadata.name",
+    ),
+    "a template that names another that is missing": (
+        "POST",
+        "/api/v1/workflow-templates/mlops",
+        template("t", templates=[{"name": "main", "dag": {"tasks": [{"name": "a", "template": "nope"}]}}]),
+        400,
+        "templates.main",
+    ),
+    "a template with a field that solo does not do": (
+        "POST",
+        "/api/v1/workflow-templates/mlops",
+        template("t", templates=[{**CONTAINER, "daemon": True}]),
+        400,
+        "spec.templates[0].daemon",
     ),
     "no such template to submit": (
         "POST",
