@@ -82,7 +82,7 @@ def install(cluster: Cluster, manifests: Path) -> None:
     ]
     cluster.apply(*(_namespace(name) for name in ("storage", "e2e")), *bases)
     cluster.apply(*_secrets())
-    cluster.apply(ROOT / "applications/storage")
+    cluster.apply(manifests / "applications/storage")
     _fixtures(cluster)
     _controllers(cluster, manifests)
     for folder in ("mlops", "argo-events/sources", "argocd/projects", "applications/services"):
