@@ -28,6 +28,14 @@ def test_the_committed_file_is_valid_and_gives_every_pod_its_addresses():
     assert all(isinstance(value, str) for value in addresses.values())
 
 
+def test_a_registry_answers_at_its_own_name_unless_told_otherwise():
+    def url(endpoint):
+        return load(VALID.replace("GIT_URL: https://github.com", endpoint)).endpoints.as_dict()["REGISTRY_URL"]
+
+    assert url("REGISTRY: hub.example.com:5000/x") == "https://hub.example.com:5000"
+    assert url("REGISTRY_URL: http://10.0.0.1:5000") == "http://10.0.0.1:5000"
+
+
 def test_a_service_is_on_main_and_goes_to_dev_unless_it_says_otherwise():
     (service,) = load(VALID).services
     assert (service.branch, service.environments) == ("main", ["dev"])
@@ -78,6 +86,24 @@ def test_a_service_is_on_main_and_goes_to_dev_unless_it_says_otherwise():
             "REGISTRY_BUCKET: gs://models",
             "platform.yaml:6: endpoints.REGISTRY_BUCKET: 'gs://models' is not a bucket\n"
             "  → write its name, without gs://",
+        ),
+        (
+            "GIT_URL: https://github.com",
+            "REGISTRY: https://harbor.example.com/x",
+            "platform.yaml:6: endpoints.REGISTRY: 'https://harbor.example.com/x' is not where images go\n"
+            "  → write HOST/PROJECT, without http:// and without a tag",
+        ),
+        (
+            "GIT_URL: https://github.com",
+            "REGISTRY_URL: harbor.example.com",
+            "platform.yaml:6: endpoints.REGISTRY_URL: 'harbor.example.com' is not an address\n"
+            "  → write http://… or https://…, without a / at the end",
+        ),
+        (
+            "GIT_URL: https://github.com",
+            "REGISTRY_MIRROR: https://mirror.example.com",
+            "platform.yaml:6: endpoints.REGISTRY_MIRROR: 'https://mirror.example.com' is not a registry\n"
+            "  → write HOST, HOST:PORT or HOST/PATH, without http://",
         ),
     ],
 )
