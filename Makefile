@@ -44,6 +44,14 @@ lock: ## resolve the requirements anew, with hashes
 	@$(LOCK_IMAGE) --group serving -o requirements/serving.txt
 	@$(LOCK_IMAGE) --group storage -o requirements/storage.txt
 
+DOCKER ?= docker
+images: ## build the platform's own images; BUILD_ARGS="--build-arg PIP_INDEX_URL" for an index of your own
+	@set -e; for folder in pipelines pipelines/serving solo/storage; do \
+		name=$$(awk -v key=$${folder##*/}: '$$1 == key {print $$2}' versions.yaml); \
+		$(DOCKER) build --quiet $(BUILD_ARGS) --file $$folder/Dockerfile --tag $$name .; \
+		$(DOCKER) images $$name; \
+	done
+
 clean: ## forget the environment and solo's state (stop solo first)
 	@test ! -x $(BIN)/yard || $(BIN)/yard solo down
 	@rm -rf $(VENV) .solo .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -58,4 +66,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo test e2e e2e-report lint render bench lock clean
+.PHONY: help demo test e2e e2e-report lint render bench lock images clean
