@@ -1,4 +1,4 @@
-"""Where the platform answers: `--server` or ARGO_SERVER, else the solo of this checkout."""
+"""Where the platform answers: `--server` or ARGO_SERVER, else the solo of this checkout; and its `platform.yaml`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ FILES = {  # variable → solo.json's name for the file
 
 
 class Addresses(NamedTuple):
-    """The Argo Server; what pods get as environment from ConfigMap `endpoints`, and the paths of credentials."""
+    """The Argo Server; what pods get as environment from ConfigMap `endpoints`, and the paths of credentials.
+
+    `token` is for the Argo Server alone; `verify` says whether its certificate counts.
+    """
 
     argo: str
     environment: dict[str, str]
+    token: str = ""
+    verify: bool = True
 
 
 def find(server: str) -> Addresses:
@@ -32,7 +37,9 @@ def find(server: str) -> Addresses:
     """
     if server:
         argo = server.rstrip("/") if "://" in server else f"https://{server.rstrip('/')}"
-        return Addresses(argo, {**_committed(), **_environment(), "ARGO_URL": argo})
+        verify = os.environ.get("ARGO_INSECURE_SKIP_VERIFY", "") != "true"  # as Argo's own command reads it
+        environment = {**_committed(), **_environment(), "ARGO_URL": argo}
+        return Addresses(argo, environment, os.environ.get("ARGO_TOKEN", ""), verify)
     path = home() / STATE
     try:
         state: Any = json.loads(path.read_text())
@@ -69,9 +76,19 @@ def checkout() -> Path:
     return Path(__file__).parents[2]
 
 
+def settings() -> platform.Platform | None:
+    """What TRAINYARD_PLATFORM names, else the checkout's `platform.yaml`; None if there is none.
+
+    Raises YardError: INVALID for a mistake in it; NOT_FOUND for a TRAINYARD_PLATFORM that is not there.
+    """
+    given = os.environ.get("TRAINYARD_PLATFORM")
+    path = Path(given) if given else checkout() / platform.FILE
+    return platform.load(path) if given or path.is_file() else None
+
+
 def _committed() -> dict[str, str]:
-    path = checkout() / platform.FILE
-    return platform.load(path).endpoints.as_dict() if path.is_file() else platform.Endpoints().as_dict()
+    found = settings()
+    return (found.endpoints if found else platform.Endpoints()).as_dict()
 
 
 def _environment() -> dict[str, str]:

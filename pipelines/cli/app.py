@@ -15,12 +15,27 @@ from pipelines.errors import Exit, YardError
 
 GROUP = "trainyard.commands"
 
+# \\b keeps the lines as they are
+ENVIRONMENT = """
+\b
+Without --server, commands speak to the solo of this checkout. For a cluster, from the environment:
+  ARGO_SERVER                the Argo Server, such as https://argo.example.com or localhost:2746
+  ARGO_TOKEN                 its token, "Bearer ...", for nobody else
+  ARGO_INSECURE_SKIP_VERIFY  true: do not check its certificate (a port-forward, a self-signed one)
+  SSL_CERT_FILE              better than that: the certificates to trust, a PEM file
+  KUBERNETES_URL             the Kubernetes API, for trace (`kubectl proxy`: http://127.0.0.1:8001)
+  KUBERNETES_TOKEN           its token, if it wants one
+  TRAINYARD_PLATFORM         another platform.yaml than the checkout's
+Each address in platform.yaml's endpoints can be set by its name, as REGISTRY_CREDENTIALS can (for models).
+"""
+
 Server = Annotated[str, typer.Option("--server", envvar="ARGO_SERVER", help="Argo Server; without it, solo's.")]
 Service = Annotated[str, typer.Option("--service", help="Only this service.")]
 Sha = Annotated[str, typer.Argument(metavar="SHA", help="A commit: full, abbreviated, or a name such as HEAD.")]
 
 app = typer.Typer(
     help="From git push to a deployed model: what ran, what it said, what serves.",
+    epilog=ENVIRONMENT,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

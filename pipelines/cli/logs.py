@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 
 from pipelines.cli.argo import Argo
-from pipelines.cli.runs import NAMESPACES, Run, Step, all_runs, run_of
+from pipelines.cli.runs import NAMESPACES, Run, Step, Try, all_runs, run_of
 from pipelines.documents import suggest
 from pipelines.errors import Exit, YardError
 
@@ -21,47 +22,63 @@ def logs(argo: Argo, name: str, step: str, *, follow: bool) -> None:
         wanted = [_known(run, step)] if step else run.steps
         lines = ((found.name, line) for found in wanted for line in printed(argo, run, found))
     width = max((len(found.name) for found in run.steps), default=0)
+    some = False
     for label, line in lines:
+        some = True
         print(line if step else f"{label:<{width}}  {line}", flush=follow)
+    if not some:
+        print(f"{name}: nothing was printed, or the pods are gone and left no log", file=sys.stderr)
 
 
 def printed(argo: Argo, run: Run, step: Step) -> Iterator[str]:
     """All lines of a step, its tries one after the other."""
-    for pod, node in step.pods:
-        some = False
-        for line in argo.log(run.namespace, run.name, pod):
-            some = True
-            yield line.text
-        if not some and step.finished:
-            yield from _kept(argo, run, node)
+    for one in step.tries:
+        yield from _lines(argo, run, step, one)
 
 
 def tail(argo: Argo, run: Run, step: Step, count: int = 20) -> list[str]:
     """The last lines of a step's last try that are not empty; none if they cannot be had."""
-    if not step.pods:
-        return []
-    pod, node = step.pods[-1]
     try:
-        lines = [line.text for line in deque(argo.log(run.namespace, run.name, pod, tail=count), count)]
-        lines = lines or list(deque(_kept(argo, run, node), count))
-    except (YardError, OSError, ValueError):
+        lines = deque(_lines(argo, run, step, step.tries[-1], count), count) if step.tries else []
+    except (YardError, ValueError):
         return []
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _kept(argo: Argo, run: Run, node: str) -> Iterator[str]:
-    try:
-        yield from argo.kept_log(run.namespace, run.name, node)
-    except YardError as error:
-        if error.code == Exit.UNAVAILABLE:
-            raise
+def _lines(argo: Argo, run: Run, step: Step, one: Try, tail: int = 0) -> Iterator[str]:
+    """What a try printed: as it was archived, else from its pod, which on a cluster goes soon after."""
+    some, failed = False, None
+    if one.kept:
+        try:
+            for text in argo.kept_log(run.namespace, run.name, one.node):
+                some = True
+                yield text
+            return
+        except YardError as error:  # the server says 500 for whatever it cannot fetch
+            if some:
+                raise
+            failed = error
+    for line in argo.log(run.namespace, run.name, one.pod, tail=tail):
+        some = True
+        yield line.text
+    if failed and not some:
+        raise failed
 
 
 def _live(argo: Argo, run: Run, step: str) -> Iterator[tuple[str, str]]:
-    """The whole run's lines as they come; which step a pod belongs to stands in its name: run-template-hash."""
+    """What finished steps printed, whose pods may be gone, then the other lines as they come.
+
+    Which step a pod belongs to stands in its name: run-template-hash.
+    """
+    shown: set[str] = set()
+    for found in run.steps:
+        if found.finished and step in ("", found.name):
+            shown |= {one.pod for one in found.tries}
+            for text in printed(argo, run, found):
+                yield found.name, text
     for line in argo.log(run.namespace, run.name, follow=True):
         label = line.pod.removeprefix(f"{run.name}-").rpartition("-")[0] or line.pod
-        if step in ("", label):
+        if step in ("", label) and line.pod not in shown:
             yield label, line.text
 
 

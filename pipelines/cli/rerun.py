@@ -10,7 +10,7 @@ import tempfile
 from datetime import UTC, datetime
 
 from pipelines import platform
-from pipelines.cli.addresses import Addresses, checkout
+from pipelines.cli.addresses import Addresses, settings
 from pipelines.cli.argo import Argo
 from pipelines.cli.runs import all_runs, full_sha
 from pipelines.errors import Exit, YardError
@@ -81,7 +81,8 @@ def _next(addresses: Addresses, service: str, sha: str, highest: int) -> int:
 
 
 def _registered(service: str) -> platform.Service:
-    services = platform.load(checkout() / platform.FILE).services
+    found = settings()
+    services = found.services if found else []
     chosen = [entry for entry in services if service in ("", entry.name)]
     if len(chosen) != 1:
         names = ", ".join(entry.name for entry in services)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -22,8 +22,16 @@ DONE = ("Succeeded", *BAD)
 OWN = ("build", "test", "ingest", "process", "train", "train-cpu", "train-gpu")
 
 
+class Try(NamedTuple):
+    """One pod of a step; `kept` says whether its log was archived (`archiveLogs`), as a cluster does."""
+
+    pod: str
+    node: str
+    kept: bool
+
+
 class Step(NamedTuple):
-    """One task of a run, all its tries together. `pods` are names and node ids of the tries, the first one first."""
+    """One task of a run, all its tries together, the first one first."""
 
     name: str
     phase: str
@@ -32,7 +40,7 @@ class Step(NamedTuple):
     message: str
     outputs: dict[str, str]
     exit_code: int | None
-    pods: list[tuple[str, str]]
+    tries: list[Try]
 
     @property
     def seconds(self) -> float:
@@ -125,9 +133,9 @@ def _steps(workflow: str, nodes: dict[str, dict[str, Any]]) -> Iterator[Step]:
         outputs = node.get("outputs") or {}
         code = outputs.get("exitCode")
         attempts = node.get("children") or [] if node["type"] == "Retry" else [key]
-        pods = [(_pod(workflow, nodes[each]), each) for each in attempts if each in nodes]
+        made = [_try(workflow, nodes[each]) for each in attempts if each in nodes and not _hooked(nodes[each])]
         # a Retry says why it did not try again; why it had to is said by its last try
-        last = nodes[pods[-1][1]] if pods else node
+        last = nodes[made[-1].node] if made else node
         yield Step(
             name=node.get("displayName") or key,
             phase=node.get("phase") or "Pending",
@@ -136,14 +144,24 @@ def _steps(workflow: str, nodes: dict[str, dict[str, Any]]) -> Iterator[Step]:
             message=last.get("message") or node.get("message") or "",
             outputs={str(entry["name"]): str(entry.get("value", "")) for entry in outputs.get("parameters") or []},
             exit_code=int(code) if code is not None and re.fullmatch(r"-?\d+", str(code)) else None,
-            pods=pods,
+            tries=made,
         )
 
 
-def _pod(workflow: str, node: dict[str, Any]) -> str:
-    """Argo's name of a node's pod: both it and the node's id end with the same hash of the node's name."""
+def _hooked(node: Mapping[str, Any]) -> bool:
+    return bool((node.get("nodeFlag") or {}).get("hooked"))
+
+
+def _try(workflow: str, node: Mapping[str, Any]) -> Try:
+    """Argo's name of a node's pod: the workflow's, the template's, and what the node's id has after the workflow's.
+
+    Source: workflow/util/pod_name.go, GeneratePodName, v4.1.4.
+    """
     template = node.get("templateName") or (node.get("templateRef") or {}).get("template", "")
-    return f"{workflow}-{template}-{str(node['id']).rpartition('-')[2]}"
+    ident = str(node["id"])
+    pod = workflow if ident == workflow else f"{workflow}-{template}-{ident.removeprefix(f'{workflow}-')}"
+    artifacts = (node.get("outputs") or {}).get("artifacts") or []
+    return Try(pod, ident, any(artifact["name"] == "main-logs" for artifact in artifacts))
 
 
 def time_of(text: object) -> datetime | None:

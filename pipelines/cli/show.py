@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from pipelines import platform
-from pipelines.cli.addresses import Addresses, checkout
+from pipelines.cli.addresses import Addresses, settings
 from pipelines.cli.argo import Argo
 from pipelines.cli.runs import BAD, Run, all_runs
 from pipelines.documents import suggest
@@ -72,8 +72,8 @@ def models(addresses: Addresses, service: str) -> None:
 
 def first_push(addresses: Addresses, service: str = "") -> str:
     """What starts the first run. Raises YardError(NOT_FOUND) for a service that the platform does not know."""
-    path = checkout() / platform.FILE
-    services = platform.load(path).services if path.is_file() else []
+    found = settings()
+    services = found.services if found else []
     known = [entry for entry in services if service in ("", entry.name)]
     if services and not known:
         todo = suggest(service, [entry.name for entry in services])

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipelines import platform
-from pipelines.cli.addresses import Addresses, checkout
+from pipelines.cli.addresses import Addresses, settings
 from pipelines.cli.argo import Argo
 from pipelines.cli.logs import tail
 from pipelines.cli.runs import BAD, Run, all_runs, full_sha
@@ -175,13 +174,11 @@ def _serving(argo: Argo, chain: dict[str, Run]) -> Iterator[Link]:
 
 def _application(argo: Argo, name: str, commit: str) -> str:
     """What Argo CD says of the deployed service at this moment."""
-    base = argo.addresses.environment.get("KUBERNETES_URL", "")
     try:
-        status = (
-            argo.json(f"{base}/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{name}").get("status") or {}
-        )
+        found = argo.kubernetes(f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{name}")
     except YardError as error:
-        return f"now: unknown ({error.what})"
+        return f"now: unknown ({error.where}: {error.what}; is KUBERNETES_URL right?)"
+    status = found.get("status") or {}
     sync, health = status.get("sync") or {}, status.get("health") or {}
     revision = str(sync.get("revision", ""))
     same = "this release" if revision == commit else f"releases at {revision[:12] or '-'}"
@@ -204,10 +201,10 @@ def _from_git(addresses: Addresses, sha: str) -> list[Link]:
 
 
 def _release_record(addresses: Addresses, sha: str) -> tuple[str, dict[str, str]] | None:
-    path = checkout() / platform.FILE
-    if not path.is_file():
+    known = settings()
+    if known is None:
         return None
-    url = f"{addresses.environment['GIT_URL']}/{platform.load(path).releases}.git"
+    url = f"{addresses.environment['GIT_URL']}/{known.releases}.git"
     with tempfile.TemporaryDirectory() as directory:
         clone = Path(directory) / "releases"
         # without GIT_*: in a hook they point at another repository

@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 
-from pipelines import platform
-from pipelines.cli.addresses import Addresses, checkout
+from pipelines.cli.addresses import Addresses, settings
 from pipelines.cli.argo import Argo, Workflow
 from pipelines.cli.logs import tail
 from pipelines.cli.runs import BAD, DONE, PIPELINES, Run, Step, all_runs, full_sha, outcome_code, run_of
@@ -47,8 +47,8 @@ def watch(addresses: Addresses, repo: str, sha: str, ref: str) -> int:
 
 
 def _releases() -> str:
-    path = checkout() / platform.FILE
-    return platform.load(path).releases if path.is_file() else ""
+    found = settings()
+    return found.releases if found else ""
 
 
 class Watch:
@@ -110,7 +110,7 @@ class Watch:
                     if error.code != Exit.UNAVAILABLE or time.monotonic() - heard > LOST:
                         self.seen.put(error)
                         return
-                except (OSError, ValueError):  # quiet for long, or broken, perhaps within a line
+                except (OSError, ValueError, HTTPException):  # quiet for long, or broken, perhaps within a line
                     heard = time.monotonic()
                 time.sleep(AGAIN)
 
@@ -280,7 +280,9 @@ class Watch:
 
 
 def verdicts(argo: Argo, sha: str) -> list[dict[str, Any]]:
-    """What solo's Sensors said of each delivery of this commit, newest first. A cluster keeps no such record: []."""
+    """What solo's Sensors said of each delivery of this commit, newest first. A cluster keeps no such record: []
+    (its Argo Server answers with a page of its UI).
+    """
     try:
         found = argo.json("/solo/v1/events", f"sha={sha}")
     except YardError as error:

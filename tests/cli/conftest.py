@@ -22,7 +22,9 @@ class Said(NamedTuple):
 
 @pytest.fixture
 def yard(capsys, monkeypatch):
-    """Runs one command line in this process."""
+    """Runs one command line in this process; how the developer reaches a cluster of theirs does not matter."""
+    for name in ("ARGO_TOKEN", "ARGO_INSECURE_SKIP_VERIFY", "KUBERNETES_TOKEN", "TRAINYARD_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["yard", *words])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import queue
+import ssl
 import threading
 import zlib
 from contextlib import contextmanager
@@ -59,6 +60,9 @@ class Fake:
         self.workflows = {}
         self.logs = {}  # pod name → lines
         self.kept = {}  # node id → lines, as the archive has them
+        self.broken = {}  # pod name → the error that its log's stream ends with
+        self.page = 0  # how many Workflows one answer lists; 0: all
+        self.asked = []  # (path, Authorization) of each request
         self.events = None  # None: a cluster, which has no such record
         self.applications = {}
         self.submitted = []
@@ -78,6 +82,17 @@ class Fake:
                 for namespace, wanted, stream in self.watchers:
                     if namespace == meta["namespace"] and matches(workflow, wanted):
                         stream.put(workflow)
+
+    def keep(self, run, task, lines, attempt=None):
+        """Archive a pod's log, as `archiveLogs` does: the node that has it says so."""
+        node = pod(run, task, attempt).replace(f"-{task}-", "-")
+        self.kept[node] = lines
+        for workflow in self.workflows.values():
+            if node in workflow["status"]["nodes"]:
+                outputs = workflow["status"]["nodes"][node].setdefault("outputs", {})
+                outputs["artifacts"] = [{"name": "main-logs", "gcs": {"key": f"{run}/main.log"}}]
+                return
+        raise KeyError(node)
 
     def listed(self, namespace, wanted):
         with self.lock:
@@ -253,14 +268,15 @@ def verify(phase="Succeeded", **more):
 
 
 @contextmanager
-def serve(fake):
-    """The address of a server over `fake`."""
+def serve(fake, tls=None):
+    """The address of a server over `fake`; with `tls`, a file with certificate and key, by https."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
             url = urlsplit(self.path)
+            fake.asked.append((self.path, self.headers.get("Authorization")))
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             selector = query.get("listOptions.labelSelector", "")
             wanted = dict(pair.split("=", 1) for pair in selector.split(",") if pair)
@@ -271,7 +287,10 @@ def serve(fake):
                     found = fake.workflows[namespace, name]
                     self.answer({**found, "status": fake.becomes(found)})
                 case ["api", "v1", "workflows", namespace]:
-                    self.answer({"items": fake.listed(namespace, wanted) or None})
+                    first, found = int(query.get("listOptions.continue", "0")), fake.listed(namespace, wanted)
+                    last = first + (fake.page or len(found))
+                    meta = {"continue": str(last)} if last < len(found) else {}
+                    self.answer({"metadata": meta, "items": found[first:last] or None})
                 case ["api", "v1", "workflows", namespace, name]:
                     found = fake.workflows.get((namespace, name))
                     self.answer(found) if found else self.fail(404, f'workflows "{name}" not found')
@@ -281,6 +300,10 @@ def serve(fake):
                     self.stream(fake.watch(namespace, wanted))
                 case ["artifact-files", _, "workflows", _, node, "outputs", "main-logs"] if node in fake.kept:
                     self.send("".join(f"{line}\n" for line in fake.kept[node]).encode(), "text/plain")
+                case ["artifact-files", *_]:
+                    self.send(b"Internal Server Error\n", "text/plain", 500)
+                case ["solo", "v1", "events"] if fake.events is None:
+                    self.send(b"<!doctype html><title>Argo</title>", "text/html")  # its UI
                 case ["solo", "v1", "events"] if fake.events is not None:
                     self.answer([one for one in fake.events if one["sha"].startswith(query["sha"])])
                 case ["apis", *_, "applications", name] if name in fake.applications:
@@ -326,6 +349,9 @@ def serve(fake):
             lines = [(p, line) for p, all_ in fake.logs.items() for line in all_ if wanted in (None, p)]
             lines = [(p, line) for p, line in lines if p.startswith(name)]
             text = "".join(json.dumps({"result": {"content": line, "podName": p}}) + "\n" for p, line in lines)
+            if wanted in fake.broken:
+                error = {"grpc_code": 7, "http_code": 403, "message": fake.broken[wanted]}
+                text += json.dumps({"error": error}) + "\n"
             self.send(text.encode(), "application/json")
 
         def stream(self, changes):
@@ -364,10 +390,14 @@ def serve(fake):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         with fake.lock:

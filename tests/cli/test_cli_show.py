@@ -79,7 +79,7 @@ def test_logs_are_shown_in_order_each_line_with_its_step(yard, argo):
 
 def test_logs_of_a_pod_that_is_gone_come_from_the_archive(yard, argo):
     argo.put(ci())
-    argo.kept[pod(NAMES["ci"], "test").replace("-test-", "-")] = ["4 passed"]
+    argo.keep(NAMES["ci"], "test", ["4 passed"])
     assert yard("logs", NAMES["ci"], "-s", "test").out == "4 passed\n"
 
 

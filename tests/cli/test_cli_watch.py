@@ -116,8 +116,7 @@ def test_a_mistake_in_mlops_yaml_is_told_with_its_place_and_the_next_step(yard, 
 
 def test_where_the_pod_is_gone_its_archived_log_tells(yard, argo):
     argo.put(workflow("ci", [step("test", "Failed", at=3, code=1)]))
-    node = pod(NAMES["ci"], "test").replace("-test-", "-")
-    argo.kept[node] = ["1 failed, 3 passed"]
+    argo.keep(NAMES["ci"], "test", ["1 failed, 3 passed"])
     said = yard("watch", SHA)
     assert said.code == 9
     assert "test: 1 failed, 3 passed" in said.out
