@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sqlite3
 import sys
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (StorageError, OSError, ValueError, sqlite3.Error) as error:
         print(f"cannot start the store: {error}", file=sys.stderr)
+        if isinstance(error, PermissionError):  # a volume whose kind knows no fsGroup
+            print(f"  → user {os.getuid()} must be able to write below {given.home}", file=sys.stderr)
         return 1
     serve = app(storage, tokens, closed_by_default=given.host not in LOOPBACK)
     print(f"storage at http://{given.host}:{listener.getsockname()[1]}", flush=True)

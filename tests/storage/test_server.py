@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from google.api_core import exceptions
 from storage_server import storage_server as serve_home
 
 from solo.storage import CLOSED, app
+from solo.storage.__main__ import main
 from solo.storage.parse import select
 
 QUARTER = 256 * 1024
@@ -411,6 +413,15 @@ def test_the_program_refuses_a_file_of_tokens_that_is_none(tmp_path, text):
     assert done.returncode == 1
     assert str(tmp_path / "tokens") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_is_not_writable_is_told_with_the_user_it_is_for(tmp_path, monkeypatch, capsys):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # root, as whom tests may run, is refused nothing
+    assert main(["--home", str(tmp_path / "home"), "--port", "0"]) == 1
+    assert f"→ user {os.getuid()} must be able to write below {tmp_path / 'home'}" in capsys.readouterr().err
 
 
 def test_the_program_opens_nothing_to_the_network_without_tokens(tmp_path):
