@@ -83,6 +83,7 @@ def install(cluster: Cluster, manifests: Path) -> None:
     cluster.apply(*(_namespace(name) for name in ("storage", "e2e")), *bases)
     cluster.apply(*_secrets())
     cluster.apply(manifests / "applications/storage")
+    _own_volume(cluster)
     _fixtures(cluster)
     _controllers(cluster, manifests)
     for folder in ("mlops", "argo-events/sources", "argocd/projects", "applications/services"):
@@ -169,6 +170,34 @@ def _fixtures(cluster: Cluster) -> None:
         meta = {"name": name, "namespace": "e2e"}
         cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {f"{name}.py": code}})
     fixture(cluster, "githost", PIPELINES_IMAGE=images()["pipelines"])
+
+
+def _own_volume(cluster: Cluster) -> None:
+    """Let the store write to its volume: host-path volumes belong to root and know no fsGroup."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "own-volume", "namespace": "storage"},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "containers": [
+                {
+                    "name": "main",
+                    "image": images()["storage"],
+                    "command": ["chown", "65532:65532", "/data"],
+                    "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                }
+            ],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "storage"}}],
+        },
+    }
+    cluster.apply(pod)
+    cluster.kubectl(
+        "-n", "storage", "wait", "pod/own-volume", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s"
+    )
+    cluster.kubectl("-n", "storage", "delete", "pod", "own-volume")
 
 
 def _controllers(cluster: Cluster, manifests: Path) -> None:
