@@ -24,6 +24,7 @@ DEBIAN = re.compile(r"var/lib/dpkg/status(?:\.d/[^/]+(?<!\.md5sums))?")
 SYSTEM = re.compile(r"(?:etc|usr/lib)/os-release")
 WORD = re.compile(r"[!-~]{1,200}")  # a name or version: anything else would not survive the way through tools
 LICENSE = re.compile(r"[\w .,()/+-]{1,64}")  # a name; some put the whole text there
+PIECE = 1 << 20  # bytes that are read at a time
 LARGEST = 32 << 20  # bytes of one such file
 OPAQUE, WHITEOUT = ".wh..wh..opq", ".wh."
 
@@ -56,7 +57,7 @@ class Contents:
         hidden: set[str] = set()  # below these nothing of the lower layers is left
         gone: set[str] = set()  # as `hidden`, and the name itself
         try:
-            with tarfile.open(fileobj=layer, mode=_mode(media_type)) as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=layer, mode=_mode(media_type), bufsize=PIECE) as tar:  # type: ignore[call-overload]
                 for member in _members(tar):
                     name = _clean(member.name)
                     parent, _, last = name.rpartition("/")

@@ -26,6 +26,7 @@ PROSE = {
     "yard trace SHA",
     "yard rerun SHA",
     "yard event simulate FILE",
+    "yard verify-image IMAGE",
     "yard solo down",
     "git push",
     "make test",
@@ -149,6 +150,11 @@ def test_what_the_readme_says_works_from_top_to_bottom(reader):
         r"✓ serving +http.*\n.*cats-dev is Synced and Healthy, this release", reader.type(f"yard trace {sha}")
     )
     _answers(re.search(r"ARGO_URL +(\S+)", said)[1])
+    built = re.search(r"Pushed (\S+@sha256:\w+)", reader.type(f"yard logs ci-acme-cats-{sha[:12]} --step build"))
+    assert built is not None
+    said = reader.type(f"yard verify-image {built[1]}")
+    assert f"{built[1]}: signed\n" in said
+    assert re.search(r"(?m)^  software [1-9]\d* components$", said)
     payload = {"ref": "refs/heads/main", "before": "0" * 40, "after": sha, "deleted": False, "commits": []}
     payload["repository"] = {"name": "cats", "full_name": "acme/cats", "owner": {"login": "acme"}}
     saved = reader.folder.parent / "push.json"
