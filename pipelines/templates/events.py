@@ -35,7 +35,7 @@ def event_bus() -> Manifest:
                 # one node: with more replicas than nodes the stream never gets its quorum
                 "replicas": 1,
                 "streamConfig": "replicas: 1\nmaxAge: 72h\n",
-                "settings": f"max_payload: {PAYLOAD}\n",
+                "maxPayload": str(PAYLOAD),
                 # without a volume, what was accepted and not yet handed on is lost with the bus's pod
                 "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": "2Gi"},
             }
