@@ -131,6 +131,9 @@ def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
             # Kubernetes being away says nothing about the release
             if error.code != Exit.UNAVAILABLE or time.monotonic() > deadline:
                 raise
+            if error.what != said:
+                print(f"{name}: {error.what}", flush=True)
+                said = error.what
             continue
         if answer.status == 404:
             raise YardError(

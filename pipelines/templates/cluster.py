@@ -73,7 +73,7 @@ def accounts() -> dict[str, list[Manifest]]:
         ]
     files["argo-events-accounts"] = [_account("sensor", "argo-events", token=True)]
     files["verify-accounts"] = [
-        _account("verify", "mlops-release"),
+        _account("verify", "mlops-release", token=True),
         *_grant("verify", "argocd", ("argoproj.io", "applications", ["get"]), ("mlops-release", "verify")),
     ]
     return files
@@ -140,7 +140,7 @@ def _config_map(name: str, namespace: str, data: dict[str, str]) -> Manifest:
 
 
 def _account(name: str, namespace: str, *, token: bool = False) -> Manifest:
-    """A service account; with `token` its pods get one (a Sensor's cannot ask for it themselves)."""
+    """A service account; with `token` its pods get one (Argo lets a pod refuse it, but not ask for it)."""
     meta = {"name": name, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": token}
 
