@@ -11,20 +11,29 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from e2e_cluster import Cluster, node, nodes, output, phase, until
+from e2e_cluster import Cluster, nodes, output, phase, until
 from e2e_repo import Repo
-from e2e_story import deployed
-from push_harness import CONTRACT, service
+from e2e_story import contract, deployed, seconds
+from push_harness import service
 
-PLUMS = (
-    CONTRACT.replace("service: digits", "service: plums").replace("name: digits", "name: plums").replace("30s", "2m")
-)
 INTERVAL = 300  # seconds between two looks of `reconcile`
 
 
 @pytest.fixture(scope="module")
 def plums(repos: Any) -> Repo:
     return repos("plums")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def missed(repos: Any) -> tuple[str, float]:
+    """A push whose webhook is dead, made first: reconcile has all the chapter's time to find it."""
+    figs = repos("figs")
+    sha = figs.commit(service(contract("figs")), "Figs")
+    figs.hooks(on=False)
+    try:
+        return sha, figs.push()
+    finally:
+        figs.hooks(on=True)
 
 
 def runs(cluster: Cluster, sha: str) -> Counter[str]:
@@ -74,7 +83,7 @@ def webhook_secret(cluster: Cluster) -> bytes:
 
 
 def test_the_same_webhook_five_times_runs_once(cluster: Cluster, repos: Any, plums: Repo):
-    sha = plums.commit(service(PLUMS), "Plums")
+    sha = plums.commit(service(contract("plums")), "Plums")
     plums.push()
     (first,) = plums.deliveries(sha) if plums.deliveries(sha) else until(lambda: plums.deliveries(sha), "the delivery")
     for _ in range(4):
@@ -139,18 +148,12 @@ def _began(cluster: Cluster, run: dict[str, Any], step: str) -> bool:
     return bool(found) and any(n["displayName"] == step for n in nodes(found))
 
 
-def test_what_a_dead_webhook_missed_comes_by_reconcile(cluster: Cluster, repos: Any, plums: Repo, facts):
-    sha = plums.commit({"note": "four"}, "Four")
-    plums.hooks(on=False)
-    try:
-        at = plums.push()
-    finally:
-        plums.hooks(on=True)
+def test_what_a_dead_webhook_missed_comes_by_reconcile(cluster: Cluster, repos: Any, missed: tuple[str, float], facts):
+    sha, at = missed
     run = until(lambda: cluster.runs(pipeline="ci", sha=sha), "reconcile to find the push", INTERVAL + 60)[0]
     assert run["metadata"]["annotations"]["trainyard/delivery"].startswith("reconcile-")
     deployed(cluster, repos, sha)
     assert runs(cluster, sha) == {"ci": 1, "ct": 1, "release": 1}
-    from e2e_story import seconds
-
-    facts["reconcile"] = {"found after": seconds(at, run["metadata"]["creationTimestamp"])}
-    assert node(run, "built")["phase"] == "Succeeded"
+    found = seconds(at, run["metadata"]["creationTimestamp"])
+    assert found < INTERVAL + 30
+    facts["reconcile"] = {"found after": found}

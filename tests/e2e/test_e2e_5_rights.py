@@ -8,8 +8,8 @@ from typing import Any
 import e2e_install
 import pytest
 from e2e_cluster import Cluster, nodes, phase, until
-from e2e_story import deployed
-from push_harness import CONTRACT, service
+from e2e_story import contract, deployed
+from push_harness import service
 
 # run by the user's own command, in each kind of step: says what is wrong and fails
 LOOK = """\
@@ -41,12 +41,12 @@ print("; ".join(wrong) or "confined")
 sys.exit(bool(wrong))
 """
 CONTRACT_LOOKS = (
-    CONTRACT.replace("service: digits", "service: pears")
-    .replace("name: digits, command: cp", "name: pears, command: python look.py && cp")
+    contract("pears")
+    .replace("name: pears, command: cp", "name: pears, command: python look.py && cp")
     .replace("{command: cp train.npz", "{command: python look.py && cp train.npz")
     .replace(
-        "{command: cp model.onnx $MODEL_DIR/, timeout: 30s}",
-        "{command: python look.py && cp model.onnx $MODEL_DIR/, timeout: 2m}",
+        "{command: cp model.onnx $MODEL_DIR/, timeout: 5m}",
+        "{command: python look.py && cp model.onnx $MODEL_DIR/, timeout: 5m}",
     )
     .replace("{command: test -f model.onnx}", "{command: python look.py}")
 )

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from e2e_cluster import END, Cluster, Object, phase, until
-from push_harness import CONTRACT, service
+from e2e_story import contract
+from push_harness import service
 
 PUSHES = 20
 SERVICES = ("plums", "pears", "figs")
@@ -23,8 +24,7 @@ def test_a_burst_of_pushes_finishes_and_loses_none(cluster: Cluster, repos: Any,
     pushed: list[tuple[str, str, float]] = []
     for index in range(PUSHES):
         name = SERVICES[index % len(SERVICES)]
-        contract = CONTRACT.replace("service: digits", f"service: {name}").replace("name: digits", f"name: {name}")
-        files = {**service(contract.replace("30s", "5m")), "note": f"{begun} {index}"}
+        files = {**service(contract(name)), "note": f"{begun} {index}"}
         sha = repos(name).commit(files, f"Burst {index}")
         pushed.append((name, sha, repos(name).push()))
 
