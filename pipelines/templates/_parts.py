@@ -61,13 +61,18 @@ GIT_READ = Credential("git-read", "token", "GIT_TOKEN_FILE", optional=True)
 GIT_WRITE = Credential("git-write", "token", "GIT_TOKEN_FILE", optional=True)
 GIT_STATUS = Credential("git-status", "token", "GIT_TOKEN_FILE", optional=True)
 
-KILLED = 128 + 9  # the exit code of a container that was killed: by hand, or for its memory
+# A pod that went: its node died (Error), it was killed, by hand or for its memory (SIGKILL), or it had to leave as its
+# node was drained (SIGTERM). One whose time was over ends the same way, and would be over again.
+LOST = (
+    f"(lastRetry.status == 'Error' || lastRetry.exitCode in ['{128 + 9}', '{128 + 15}'])"
+    " && !(lastRetry.message contains 'deadline')"
+)
 
 # a step is tried again only when trying again can help: the pod was lost, or something did not answer
 RETRY = m.RetryStrategy(
     limit=IntOrString(root="3"),
     retry_policy="Always",
-    expression=f"lastRetry.status == 'Error' || lastRetry.exitCode in ['{int(Exit.UNAVAILABLE)}', '{KILLED}']",
+    expression=f"lastRetry.exitCode == '{int(Exit.UNAVAILABLE)}' || {LOST}",
     backoff=m.Backoff(duration="1s", factor=IntOrString(root="3"), max_duration="2m"),
 )
 
@@ -75,7 +80,7 @@ RETRY = m.RetryStrategy(
 RETRY_LOST = m.RetryStrategy(
     limit=IntOrString(root="2"),
     retry_policy="Always",
-    expression=f"lastRetry.status == 'Error' || lastRetry.exitCode == '{KILLED}'",
+    expression=LOST,
 )
 
 

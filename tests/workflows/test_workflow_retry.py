@@ -1,6 +1,10 @@
 """Retries: which failures are tried again, how often and when."""
 
+import json
+from pathlib import Path
+
 import pytest
+import yaml
 from workflow_world import World
 
 from solo.workflows import times
@@ -127,3 +131,23 @@ def test_no_durations(text: str) -> None:
 )
 def test_durations_in_words(text: str, words: str) -> None:
     assert times.in_words(times.duration(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "message", "again"),
+    [
+        ("Failed", 137, None, "both"),
+        ("Failed", 143, None, "both"),
+        ("Failed", 6, None, "platform"),
+        ("Failed", 3, None, ""),
+        ("Failed", 143, "Pod was active on the node longer than the specified deadline", ""),
+    ],
+)
+def test_our_steps_are_tried_again_only_where_it_can_help(phase, code, message, again) -> None:
+    for whose, path in (("platform", "claim"), ("user", "test")):
+        text = (Path(__file__).parents[2] / "mlops/templates/ci.yaml").read_text()
+        (template,) = [t for t in yaml.safe_load(text)["spec"]["templates"] if t["name"] == path]
+        strategy = json.dumps(template["retryStrategy"] | {"backoff": {"duration": "0s"}})
+        world = retried(strategy[1:-1])
+        world.report("a(0)", phase, code=code, **({"message": message} if message else {}))
+        assert (world.running() == ["a(1)"]) == (again in ("both", whose)), (whose, world.node("a"))
