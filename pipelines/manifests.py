@@ -103,7 +103,7 @@ def _deployment(
                             "startupProbe": _probe("/v2/health/live", 1, 60),
                             "readinessProbe": _probe("/v2/health/ready", 2, 2),
                             "livenessProbe": _probe("/v2/health/live", 10, 3),
-                            "resources": _resources("250m", "512Mi"),
+                            "resources": _resources("100m", "512Mi"),
                             "securityContext": closed,
                             "volumeMounts": [
                                 {"name": "bundle", "mountPath": "/srv", "readOnly": True},

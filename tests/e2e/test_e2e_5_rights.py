@@ -44,10 +44,7 @@ CONTRACT_LOOKS = (
     contract("pears")
     .replace("name: pears, command: cp", "name: pears, command: python look.py && cp")
     .replace("{command: cp train.npz", "{command: python look.py && cp train.npz")
-    .replace(
-        "{command: cp model.onnx $MODEL_DIR/, timeout: 5m}",
-        "{command: python look.py && cp model.onnx $MODEL_DIR/, timeout: 5m}",
-    )
+    .replace("{command: cp model.onnx", "{command: python look.py && cp model.onnx")
     .replace("{command: test -f model.onnx}", "{command: python look.py}")
 )
 
