@@ -70,6 +70,19 @@ KNOWN = (
         r"wait: Error \(exit code 64\): (open|stat) .*: no such file or directory(; )?",
         "solo names the output and its path in the step; the executor only the path where its own container sees it",
     ),
+    Known(
+        r"message",
+        r"(?s)Invalid 'when' expression '.*",
+        r"(?s)Invalid 'when' expression '.*",
+        "a condition that cannot be read: solo shows where, in the words of its own parser",
+    ),
+    Known(
+        r"message",
+        r"Step exceeded its deadline",
+        r"Pod was active on the node longer than the specified deadline",
+        "the Workflow's deadline: on a cluster the kubelet often ends the pod before the controller looks",
+    ),
+    Known(r"outputs\.exitCode", "", "143", "the kubelet then tells how the container ended"),
 )
 
 

@@ -102,7 +102,7 @@ def _load(facts: Facts) -> Iterator[str]:
 
 def _parity(facts: Facts) -> Iterator[str]:
     yield from ("", "## Parity: the same Workflows on solo and on this cluster", "")
-    yield "From `yard parity tests/e2e/parity`: counted are fields of the Workflow and of its nodes. More in docs/solo.md."
+    yield "By `yard parity tests/e2e/parity` (docs/solo.md); counted are fields of the Workflow and of its nodes."
     yield from ("", facts["parity"].strip())
 
 
