@@ -106,8 +106,8 @@ def exit_handler(
 
 
 def _kaniko(images: p.Images, platform: Platform) -> Container:
-    """Kaniko takes the pod apart while it builds, so it alone runs as root with a writable root; it has no token and
-    no credentials of ours.
+    """Kaniko takes the pod apart while it builds, so it alone runs as root with a writable root; it has no token,
+    and of our credentials the registry's login alone.
     """
     return Container(
         name="build",
