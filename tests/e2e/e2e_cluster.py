@@ -94,6 +94,45 @@ class Cluster:
         self.kubectl("-n", namespace, "delete", "pod", *names, "--grace-period=0", "--force", "--wait=false")
         return names
 
+    def run(
+        self,
+        namespace: str,
+        name: str,
+        image: str,
+        command: list[str],
+        *,
+        labels: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
+        files: dict[str, str] | None = None,
+    ) -> tuple[bool, str]:
+        """A pod that runs one command, with `files` in /given; whether it ended well, and what it printed."""
+        meta = {"name": name, "namespace": namespace, "labels": labels or {}}
+        container = {
+            "name": "main",
+            "image": image,
+            "command": command,
+            "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
+            "volumeMounts": [{"name": "given", "mountPath": "/given"}],
+        }
+        spec = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "containers": [container],
+            "volumes": [{"name": "given", "configMap": {"name": name}}],
+        }
+        self.kubectl("-n", namespace, "delete", "pod", name, "--ignore-not-found")
+        self.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": files or {}})
+        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+        def look() -> str:
+            found = (self.get("pods", namespace, name) or {}).get("status", {}).get("phase", "")
+            return found if found in ("Succeeded", "Failed") else ""
+
+        end = until(look, f"pod {name} in {namespace}", 120)
+        said = self.kubectl("-n", namespace, "logs", name)
+        self.kubectl("-n", namespace, "delete", "pod,configmap", name)
+        return end == "Succeeded", said
+
     # -- look
 
     def call(self, path: str, body: Any = None, method: str = "", headers: dict[str, str] | None = None) -> bytes:

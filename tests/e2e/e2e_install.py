@@ -203,7 +203,7 @@ def _own_volume(cluster: Cluster) -> None:
 def _controllers(cluster: Cluster, manifests: Path) -> None:
     """Our configuration for the controllers that the cluster has, and what a core install lacks."""
     cluster.apply(manifests / "argo-workflows/config")
-    store = _endpoint("STORAGE_URL")
+    store = endpoint("STORAGE_URL")
     # the Argo Server reads archived logs from the store
     cluster.kubectl("-n", "argo", "set", "env", "deployment/argo-server", f"STORAGE_EMULATOR_HOST={store}")
     cluster.rollout("argo", "deployment/argo-server")
@@ -238,5 +238,5 @@ def images() -> dict[str, str]:
     return found
 
 
-def _endpoint(key: str) -> str:
+def endpoint(key: str) -> str:
     return str(yaml.safe_load((HERE / "platform.yaml").read_text())["endpoints"][key])

@@ -174,21 +174,6 @@ def policies(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 def reaches(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> bool:
     """Whether a pod with these labels gets a connection."""
     code = f"import socket; socket.create_connection(({host!r}, {port}), 10)"
-    container = {"name": "main", "image": e2e_install.images()["pipelines"], "command": ["python", "-c", code]}
-    name = f"reach-{host.split('.')[0]}"
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]},
-    }
-    cluster.kubectl("-n", namespace, "delete", "pod", name, "--ignore-not-found")
-    cluster.apply(pod)
-
-    def look() -> str:
-        found = (cluster.get("pods", namespace, name) or {}).get("status", {}).get("phase", "")
-        return found if found in ("Succeeded", "Failed") else ""
-
-    end = until(look, f"pod {name}", 90)
-    cluster.kubectl("-n", namespace, "delete", "pod", name)
-    return end == "Succeeded"
+    image = e2e_install.images()["pipelines"]
+    good, _ = cluster.run(namespace, f"reach-{host.split('.')[0]}", image, ["python", "-c", code], labels=labels)
+    return good
