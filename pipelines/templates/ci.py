@@ -119,7 +119,7 @@ def _kaniko(images: p.Images, platform: Platform) -> Container:
             "--destination=$(REGISTRY)/{{inputs.parameters.repo}}:{{inputs.parameters.sha}}",
             "--cache=true",
             "--cache-repo=$(REGISTRY)/cache/{{inputs.parameters.repo}}",
-            # not --reproducible: it unpacks and packs every layer again, the base's, too: a minute and 2.7 GB for digits
+            # not --reproducible: it packs every layer again, the base's, too: a minute and 2.7 GB for digits
             *_registry_flags(platform),
             f"--image-name-with-digest-file={OUTPUTS}/image",
         ],
