@@ -127,7 +127,7 @@ class Repository:
     def manifest(self, reference: str) -> Manifest:
         """By tag or digest; what was asked for by digest has that digest."""
         answer = self._send("GET", f"manifests/{reference}", accept=ACCEPT)
-        self._expect(answer, 200, f"{reference}")
+        self._expect(answer, 200, reference)
         found = digest_of(answer.body)
         if DIGEST.fullmatch(reference) and found != reference:
             raise self._wrong(f"the manifest {reference} is {found}")
@@ -190,7 +190,7 @@ class Repository:
         """Descriptors of what is attached to a manifest, by digest."""
         answer = self._send("GET", f"referrers/{digest}?artifactType={urllib.parse.quote(artifact_type, safe='')}")
         if answer.status == 404:  # a registry before 1.1
-            found = self._find(_fallback(digest))
+            found = self.find(_fallback(digest))
             entries = found.document.get("manifests", []) if found else []
         else:
             self._expect(answer, 200, f"referrers of {digest}")
@@ -238,9 +238,6 @@ class Repository:
 
     def find(self, tag: str) -> Manifest | None:
         """The manifest of a tag, None if there is no such tag."""
-        return self._find(tag)
-
-    def _find(self, tag: str) -> Manifest | None:
         try:
             return self.manifest(tag)
         except YardError as error:
@@ -253,7 +250,7 @@ class Repository:
         later wins, as the specification has it; here one step of one run writes.
         """
         tag = _fallback(digest)
-        before = self._find(tag)
+        before = self.find(tag)
         entries = {entry["digest"]: entry for entry in before.document.get("manifests", [])} if before else {}
         if descriptor["digest"] not in entries:
             entries[descriptor["digest"]] = descriptor

@@ -10,7 +10,7 @@ import base64
 import json
 from typing import Any, NamedTuple
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
@@ -38,7 +38,7 @@ def private_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     """Raises YardError(INVALID) for anything but an EC P-256 key without a passphrase."""
     try:
         key = load_pem_private_key(pem, None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # the last one for an SM2 key, say
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         todo = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
@@ -50,7 +50,7 @@ def public_key(pem: bytes, where: str) -> ec.EllipticCurvePublicKey:
     """Raises YardError(INVALID) for anything but an EC P-256 public key."""
     try:
         key = load_pem_public_key(pem)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         todo = "openssl ec -in key.pem -pubout -out cosign.pub"

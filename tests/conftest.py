@@ -5,6 +5,10 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("trainyard", deadline=None)  # how fast an example is depends on what else the machine does
+settings.load_profile("trainyard")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,8 @@ Without --server, commands speak to the solo of this checkout. For a cluster, fr
   KUBERNETES_URL             the Kubernetes API, for trace (`kubectl proxy`: http://127.0.0.1:8001)
   KUBERNETES_TOKEN           its token, if it wants one
   TRAINYARD_PLATFORM         another platform.yaml than the checkout's
-Each address in platform.yaml's endpoints can be set by its name, as REGISTRY_CREDENTIALS can (for models).
+Each address in platform.yaml's endpoints can be set by its name, as REGISTRY_CREDENTIALS can (for models)
+and REGISTRY_AUTH (a Docker config.json, for verify-image; without it, your own).
 """
 
 Server = Annotated[str, typer.Option("--server", envvar="ARGO_SERVER", help="Argo Server; without it, solo's.")]

@@ -98,24 +98,20 @@ class Argo:
             "resourceName": template,
             "submitOptions": options,
         }
-        with self._open("POST", f"/api/v1/workflows/{namespace}/submit", body) as answer:
-            made: Workflow = json.loads(answer.read())
-            return made
+        made: Workflow = self._document("POST", f"/api/v1/workflows/{namespace}/submit", body)
+        return made
 
     def create(self, collection: str, namespace: str, obj: Mapping[str, Any]) -> None:
         """Create an object of "workflows" or "workflow-templates"."""
         key = "workflow" if collection == "workflows" else "template"
-        with self._open("POST", f"/api/v1/{collection}/{namespace}", {"namespace": namespace, key: obj}) as answer:
-            answer.read()
+        self._document("POST", f"/api/v1/{collection}/{namespace}", {"namespace": namespace, key: obj})
 
     def delete(self, collection: str, namespace: str, name: str) -> None:
-        with self._open("DELETE", f"/api/v1/{collection}/{namespace}/{quote(name, safe='')}") as answer:
-            answer.read()
+        self._document("DELETE", f"/api/v1/{collection}/{namespace}/{quote(name, safe='')}")
 
     def json(self, path: str, query: str = "", *, timeout: float = SHORT) -> Any:
         """Any JSON document of the server. Raises YardError(INVALID) for what is none."""
-        with self._open("GET", f"{path}?{query}" if query else path, timeout=timeout) as answer, self._reading():
-            return _json(answer, f"{self.url}{path}")
+        return self._document("GET", f"{path}?{query}" if query else path, timeout=timeout)
 
     def kubernetes(self, path: str) -> Any:
         """A document of the Kubernetes API at KUBERNETES_URL, with KUBERNETES_TOKEN if that is set: the Argo Server's
@@ -126,6 +122,10 @@ class Argo:
         with _ask(_opener(base), "GET", base, path, token=token, timeout=SHORT) as answer, self._reading():
             return _json(answer, f"{base}{path}")
 
+    def _document(self, method: str, path: str, body: object = None, *, timeout: float = SHORT) -> Any:
+        with self._open(method, path, body, timeout=timeout) as answer, self._reading():
+            return _json(answer, f"{self.url}{path.partition('?')[0]}")
+
     def _open(
         self, method: str, path: str, body: object = None, *, timeout: float = SHORT, accept: str = "application/json"
     ) -> Any:
@@ -134,10 +134,10 @@ class Argo:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """A connection that breaks while an answer is read is no bug."""
+        """A connection that breaks while an answer is read is no bug, not even within a line of JSON."""
         try:
             yield
-        except (OSError, HTTPException) as error:
+        except (OSError, ValueError, HTTPException) as error:
             what = f"the connection was lost: {error or type(error).__name__}"
             raise YardError(what, where=self.url, todo="try again", code=Exit.UNAVAILABLE) from None
 

@@ -40,7 +40,7 @@ def tail(argo: Argo, run: Run, step: Step, count: int = 20) -> list[str]:
     """The last lines of a step's last try that are not empty; none if they cannot be had."""
     try:
         lines = deque(_lines(argo, run, step, step.tries[-1], count), count) if step.tries else []
-    except (YardError, ValueError):
+    except YardError:
         return []
     return [line.rstrip() for line in lines if line.strip()]
 

@@ -6,6 +6,7 @@ Each Workflow is submitted by reference to a WorkflowTemplate made of its spec, 
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import threading
@@ -296,24 +297,17 @@ def _run_all(
 
 def _run(argo: Argo, case: Case, namespace: str, timeout: float, stop: threading.Event) -> Outcome | YardError:
     stem = re.sub(r"[^a-z0-9]+", "-", case.name.lower()).strip("-")[:24].strip("-")
-    try:
-        for last in [False] * (TRIES - 1) + [True]:
-            run = _Run(argo, namespace, f"parity-{stem}-{uuid.uuid4().hex[:6]}", timeout, stop)
-            try:
-                ended = run.to_the_end(case)
-            except YardError as error:
-                if last or not _too_early(error.what):
-                    raise
-            else:
-                if last or ended.get("status", {}).get("nodes") or not _too_early(ended["status"].get("message", "")):
-                    return outcome(ended)
-        raise AssertionError("the last try returns or raises")
-    except YardError as error:
-        return error
-
-
-def _too_early(message: str) -> bool:
-    return re.search(r"workflow ?template.*not found", message) is not None
+    for attempt in itertools.count(1):
+        run = _Run(argo, namespace, f"parity-{stem}-{uuid.uuid4().hex[:6]}", timeout, stop)
+        found: Outcome | YardError
+        try:
+            ended = run.to_the_end(case)
+            found, said = outcome(ended), "" if ended["status"].get("nodes") else ended["status"].get("message", "")
+        except YardError as error:
+            found, said = error, error.what
+        if attempt == TRIES or not re.search(r"workflow ?template.*not found", said):
+            break
+    return found
 
 
 class _Run:

@@ -106,8 +106,8 @@ def exit_handler(
 
 
 def _kaniko(images: p.Images, platform: Platform) -> Container:
-    """Kaniko takes the pod apart while it builds, so it alone runs as root with a writable root; it has no token and
-    no credentials of ours.
+    """Kaniko takes the pod apart while it builds, so it alone runs as root with a writable root; it has no token,
+    and of our credentials the registry's login alone.
     """
     return Container(
         name="build",
@@ -119,7 +119,7 @@ def _kaniko(images: p.Images, platform: Platform) -> Container:
             "--destination=$(REGISTRY)/{{inputs.parameters.repo}}:{{inputs.parameters.sha}}",
             "--cache=true",
             "--cache-repo=$(REGISTRY)/cache/{{inputs.parameters.repo}}",
-            # not --reproducible: it unpacks and packs every layer again, the base's, too: a minute and 2.7 GB for digits
+            # not --reproducible: it packs every layer again, the base's, too: a minute and 2.7 GB for digits
             *_registry_flags(platform),
             f"--image-name-with-digest-file={OUTPUTS}/image",
         ],

@@ -110,7 +110,8 @@ class Build:
             parent = self.store.image(digest)
             self.base, self.layers = parent.base, list(parent.layers)
             config = dict(parent.config)
-            self.env, self.workdir = environment(config.pop("Env")), config.pop("WorkingDir")
+            del config["Env"]  # it and the working directory are added at the end
+            self.env, self.workdir = parent.env, config.pop("WorkingDir")
             self.config = config
             for layer in self.layers:
                 self._learn(layer)
@@ -255,11 +256,6 @@ class Build:
                 todo="use a directory of your own, like /app",
             )
         return path
-
-
-def environment(env: list[str]) -> dict[str, str]:
-    """OCI's list of `NAME=value`."""
-    return dict(entry.split("=", 1) for entry in env)
 
 
 def _lead(text: str, root: Path) -> str:

@@ -117,11 +117,12 @@ class ImageTable:
 
     def _built(self, digest: str) -> Image:
         root = self.store.root / digest / "rootfs"
-        config = self.store.image(digest).config
+        made = self.store.image(digest)
+        config = made.config
         tops = [f"/{entry.name}" for entry in root.iterdir() if entry.name not in ("tmp", "usr")]
         return Image(
             "built",
-            dict(entry.split("=", 1) for entry in config["Env"]),
+            made.env,
             root=root,
             paths=("/usr/local", *(top for top in tops if not is_system(top))),
             workdir=config["WorkingDir"],

@@ -1,7 +1,8 @@
 """Solo's image store as a registry, for what reads images and attaches to them: bills of materials, signatures.
 
-Source: OCI distribution specification 1.1: pull, push (monolithic, and in one or more pieces), referrers. What is
-deleted, mounted or listed elsewhere is answered UNSUPPORTED. Repositories share one store, as they belong to one user.
+Source: OCI distribution specification 1.1: pull, push (monolithic, and in one or more pieces), referrers. Deletions
+and lists of tags are answered UNSUPPORTED; a mount becomes an upload. Repositories share one store, as they belong to
+one user.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ STATUS = {
     "MANIFEST_BLOB_UNKNOWN": 400,
     "MANIFEST_INVALID": 400,
     "MANIFEST_UNKNOWN": 404,
-    "NAME_UNKNOWN": 404,
     "SIZE_INVALID": 413,
     "UNAUTHORIZED": 401,
     "UNSUPPORTED": 405,

@@ -51,6 +51,11 @@ class Image(NamedTuple):
     config: dict[str, Any]
     layers: list[str]
 
+    @property
+    def env(self) -> dict[str, str]:
+        """OCI has a list of `NAME=value`."""
+        return dict(entry.split("=", 1) for entry in self.config["Env"])
+
 
 class Layer(NamedTuple):
     """`size` of its archive; `entries` in the archive's order."""

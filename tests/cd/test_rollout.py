@@ -101,7 +101,7 @@ def name(obj):
 amounts = st.one_of(st.integers(0, 4), st.integers(0, 100).map("{}%".format))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(1, 6), amounts, amounts)
 def test_any_roll_stays_within_its_bounds_and_ends(data, replicas, surge, unavailable):
     budget = {"maxSurge": surge, "maxUnavailable": unavailable}
@@ -121,7 +121,7 @@ def test_any_roll_stays_within_its_bounds_and_ends(data, replicas, surge, unavai
     assert cluster.settle().condition()["reason"] == "NewReplicaSetAvailable"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 6),
     amounts,

@@ -61,6 +61,7 @@ class Fake:
         self.logs = {}  # pod name → lines
         self.kept = {}  # node id → lines, as the archive has them
         self.broken = {}  # pod name → the error that its log's stream ends with
+        self.cut = 0  # bytes that each log's stream misses at its end
         self.page = 0  # how many Workflows one answer lists; 0: all
         self.asked = []  # (path, Authorization) of each request
         self.events = None  # None: a cluster, which has no such record
@@ -352,7 +353,7 @@ def serve(fake, tls=None):
             if wanted in fake.broken:
                 error = {"grpc_code": 7, "http_code": 403, "message": fake.broken[wanted]}
                 text += json.dumps({"error": error}) + "\n"
-            self.send(text.encode(), "application/json")
+            self.send(text.encode()[: -fake.cut or None], "application/json")
 
         def stream(self, changes):
             self.send_response(200)

@@ -71,6 +71,15 @@ def test_an_error_in_a_stream_is_told(yard, argo):
     assert said.err == f'the log of {NAMES["ci"]}: HTTP 403: pods is forbidden\n  → set ARGO_TOKEN to "Bearer …"\n'
 
 
+def test_a_stream_that_breaks_within_a_line_is_a_lost_connection(yard, argo):
+    argo.put(workflow("ci", [step("test", "Running")]))
+    argo.logs[pod(NAMES["ci"], "test")] = ["1 passed", "2 passed"]
+    argo.cut = 20
+    said = yard("logs", NAMES["ci"], "-s", "test")
+    assert (said.code, said.out) == (Exit.UNAVAILABLE, "1 passed\n")
+    assert "the connection was lost" in said.err
+
+
 @pytest.mark.parametrize(
     ("name", "ident", "expected"),
     [

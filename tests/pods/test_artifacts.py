@@ -35,7 +35,7 @@ def read(path: Path) -> Any:
     return path.read_bytes() if path.is_file() else {entry.name: read(entry) for entry in path.iterdir()}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(tree=trees)
 def test_what_is_packed_is_unpacked(tree: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("pack")

@@ -27,6 +27,7 @@ PROSE = {
     "yard rerun SHA",
     "yard event simulate FILE",
     "yard verify-image IMAGE",
+    "yard parity",
     "yard solo down",
     "git push",
     "make test",
@@ -149,7 +150,10 @@ def test_what_the_readme_says_works_from_top_to_bottom(reader):
     assert re.search(
         r"✓ serving +http.*\n.*cats-dev is Synced and Healthy, this release", reader.type(f"yard trace {sha}")
     )
-    _answers(re.search(r"ARGO_URL +(\S+)", said)[1])
+    solo = re.search(r"ARGO_URL +(\S+)", said)[1]
+    _answers(solo)
+    # no cluster is here: solo is compared with itself
+    assert "equal" in reader.type(f"yard parity tests/e2e/parity/patch.yaml --server {solo}")
     built = re.search(r"Pushed (\S+@sha256:\w+)", reader.type(f"yard logs ci-acme-cats-{sha[:12]} --step build"))
     assert built is not None
     said = reader.type(f"yard verify-image {built[1]}")

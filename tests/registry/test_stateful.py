@@ -143,7 +143,6 @@ def test_the_registry_keeps_its_promises(storage_server):
         settings=settings(
             max_examples=10,
             stateful_step_count=15,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),

@@ -127,7 +127,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, make: Callable[[Path]
         load_split(tmp_path / "test.npz")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.data())
 def test_a_damaged_file_is_refused_or_read_but_never_crashes(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(saved(tmp_path, X=X, y=Y).read_bytes())
@@ -141,7 +141,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_crashes(tmp_path: Path, dat
     assert np.isfinite(x).all()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(header=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_header_is_refused_without_a_crash(tmp_path: Path, header: bytes) -> None:
     array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header

@@ -161,7 +161,7 @@ REQUEST = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(model=st.sampled_from(["linear", "words", "double", "whole"]), body=REQUEST | JSON)
 def test_no_json_makes_the_server_fail(clients: dict[str, App], model: str, body: Any) -> None:
     answer = clients[model].post(INFER, dump(body))
@@ -169,7 +169,7 @@ def test_no_json_makes_the_server_fail(clients: dict[str, App], model: str, body
     assert ("outputs" if answer.status_code == 200 else "error") in answer.json()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.floats(width=32) | st.integers(), min_size=4, max_size=4), min_size=1, max_size=3))
 def test_any_numbers_get_labels_and_finite_probabilities_or_a_reason(
     clients: dict[str, App], rows: list[list[float]]

@@ -229,7 +229,7 @@ def shared(tmp_path_factory):
     storage.close()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(names=NAMES, prefix=SHORT, delimiter=st.sampled_from(["", "/", "a/"]), start=SHORT, limit=st.integers(1, 5))
 def test_pages_together_are_the_listing(shared, names, prefix, delimiter, start, limit):
     for found in shared.list("bucket").objects:

@@ -68,7 +68,7 @@ def report(world: World, name: str, tasks: dict[str, dict[str, str]]) -> None:
         world.report(name, outcome)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(dags(), st.booleans(), st.data())
 def test_every_task_ends_as_its_condition_says(
     tasks: dict[str, dict[str, str]], fail_fast: bool, data: st.DataObject
@@ -97,7 +97,7 @@ def final(world: World) -> dict[str, Any]:
     return status
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(dags(), st.data())
 def test_a_lost_write_changes_nothing(tasks: dict[str, dict[str, str]], data: st.DataObject) -> None:
     """Between two reports the controller may die before it has written: the old status is operated again."""
