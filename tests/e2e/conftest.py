@@ -59,10 +59,12 @@ def cluster(_cluster: Cluster, facts: dict[str, Any], tmp_path_factory: pytest.T
         return _cluster
     facts["versions"] = e2e_install.versions(_cluster)
     times = facts.setdefault("install", {})
+    folder = tmp_path_factory.mktemp("manifests")
+    versions = e2e_install.tagged(folder, facts["started"])
     for name, step in (
         ("clean", lambda: e2e_install.clean(_cluster)),
-        ("images", e2e_install.build_images),
-        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(tmp_path_factory.mktemp("manifests")))),
+        ("images", lambda: e2e_install.build_images(versions)),
+        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(folder, versions))),
     ):
         begun = time.monotonic()
         step()
