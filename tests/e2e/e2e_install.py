@@ -31,9 +31,11 @@ DOCKERFILES = {
     "serving": "pipelines/serving/Dockerfile",
     "storage": "solo/storage/Dockerfile",
 }
+KANIKO = str(yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]["kaniko"])
+KANIKO_HERE = "ghcr.io/chainguard-dev/kaniko:latest"
 # names that the manifests use → images of the test cluster without a registry, whose `image` command can rename
 STAND_INS = {
-    "ghcr.io/osscontainertools/kaniko:v1.28.5": "ghcr.io/chainguard-dev/kaniko:latest",
+    KANIKO: KANIKO_HERE,
     "python:3.11-slim-bookworm": "python:3.11-slim",
 }
 
@@ -114,6 +116,7 @@ def versions(cluster: Cluster) -> dict[str, str]:
         "argo-workflows": tag("deployments", "argo", "workflow-controller"),
         "argo-events": tag("deployments", "argo-events", "controller-manager"),
         "argo-cd": tag("deployments", "argocd", "argocd-repo-server"),
+        "kaniko": f"{KANIKO_HERE} under its name" if "E2E_IMAGE" not in os.environ else KANIKO.rpartition(":")[2],
     }
 
 
