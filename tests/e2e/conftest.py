@@ -60,6 +60,9 @@ def cluster(_cluster: Cluster, facts: dict[str, Any], tmp_path_factory: pytest.T
     if os.environ.get("E2E_KEEP"):
         return _cluster
     facts["versions"] = e2e_install.versions(_cluster)
+    facts["nodes"] = [
+        {key: node["status"]["capacity"][key] for key in ("cpu", "memory")} for node in _cluster.list("nodes")
+    ]
     times = facts.setdefault("install", {})
     folder = tmp_path_factory.mktemp("manifests")
     versions = e2e_install.tagged(folder, facts["started"])

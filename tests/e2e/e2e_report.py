@@ -24,7 +24,8 @@ def _head(runs: list[Facts]) -> Iterator[str]:
     yield "# The same push on the real Argo"
     yield ""
     yield "Made by `make e2e-report` from what `make e2e` measured; to do it again: `KUBECONFIG=… make e2e e2e-report`."
-    yield "Everything below is of the last run, on one node with 2 cores."
+    nodes = ", ".join(f"{node['cpu']} cores and {node['memory']}" for node in runs[-1]["nodes"])
+    yield f"Everything below is of the last run; the cluster's nodes: {nodes}."
     yield ""
     yield from _table(
         ("run", "passed", "failed", "took"),
