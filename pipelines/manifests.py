@@ -13,6 +13,7 @@ from pipelines.config import Config, Deploy
 from pipelines.registry import Lock
 
 PORT = 8080
+LEAVING = 10  # seconds that requests may still arrive for a pod on its way out: nodes hear late that it has left
 USER = 65532  # "nonroot", as distroless images call it
 GPU_LABEL = "nvidia.com/gpu.present"  # set by NVIDIA's GPU feature discovery; serving keeps off these nodes
 
@@ -57,7 +58,7 @@ def _deployment(
                 "metadata": {"labels": labels, "annotations": {"trainyard/lock": digest, "trainyard/sha": lock.sha}},
                 "spec": {
                     "automountServiceAccountToken": False,
-                    "terminationGracePeriodSeconds": 30,
+                    "terminationGracePeriodSeconds": 30 + LEAVING,
                     "securityContext": {
                         "runAsNonRoot": True,
                         "runAsUser": USER,
@@ -100,10 +101,12 @@ def _deployment(
                                 {"name": "LOCK", "value": digest},
                             ],
                             "ports": [{"name": "http", "containerPort": PORT}],
+                            # until then it serves as before; the process itself hears of its end afterwards
+                            "lifecycle": {"preStop": {"sleep": {"seconds": LEAVING}}},
                             "startupProbe": _probe("/v2/health/live", 1, 60),
                             "readinessProbe": _probe("/v2/health/ready", 2, 2),
                             "livenessProbe": _probe("/v2/health/live", 10, 3),
-                            "resources": _resources("250m", "512Mi"),
+                            "resources": _resources("100m", "512Mi"),
                             "securityContext": closed,
                             "volumeMounts": [
                                 {"name": "bundle", "mountPath": "/srv", "readOnly": True},

@@ -141,6 +141,12 @@ def _deployment() -> list[Rule]:
             + " "
             + _each(f"{pod}initContainers[].", _CONTAINER),
         ),
+        Rule(
+            "Deployment",
+            "noted",
+            f"{pod}containers[].lifecycle.preStop.sleep.seconds",
+            "solo's proxy leaves a pod before the pod is told to stop",
+        ),
         *(Rule("Deployment", "noted", _each(pod, fields), why) for why, fields in _POD_NOTED.items()),
         *(
             Rule("Deployment", "noted", _each(f"{pod}{place}[].", fields), why)

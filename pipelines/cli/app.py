@@ -213,8 +213,8 @@ def parity(
 ) -> int:
     """Run the same Workflows on solo and on a cluster, and compare what became of them.
 
-    Nodes, types, phases, messages, inputs and outputs are compared; docs/solo.md lists what may differ. Exit code 9 if
-    anything else does. What is run is deleted afterwards.
+    Nodes, types, phases, messages, inputs, outputs and more are compared; docs/solo.md lists what may differ. Exit code
+    9 if anything else does. What is run is deleted afterwards.
     """
     from pipelines.cli.parity import parity
 

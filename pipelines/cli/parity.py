@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from pipelines.cli.runs import DONE
 from pipelines.cli.show import table
 from pipelines.errors import Exit, YardError
 
-JOBS = 6  # Workflows that run at a time, both sides together
+JOBS = 4  # Workflows that run at a time, both sides together: a small cluster has other work too
 POLL = 0.5  # seconds between two looks at a Workflow
 LABEL = "trainyard/parity"  # on everything that is made here, to find what a killed `yard` left
 BAD = ("DIFFERS", "NEITHER RAN")  # verdicts
@@ -70,6 +71,19 @@ KNOWN = (
         r"wait: Error \(exit code 64\): (open|stat) .*: no such file or directory(; )?",
         "solo names the output and its path in the step; the executor only the path where its own container sees it",
     ),
+    Known(
+        r"message",
+        r"(?s)Invalid 'when' expression '.*",
+        r"(?s)Invalid 'when' expression '.*",
+        "a condition that cannot be read: solo shows where, in the words of its own parser",
+    ),
+    Known(
+        r"message",
+        r"Step exceeded its deadline",
+        r"Pod was active on the node longer than the specified deadline",
+        "the Workflow's deadline: on a cluster the kubelet often ends the pod before the controller looks",
+    ),
+    Known(r"outputs\.exitCode", "", "143", "the kubelet then tells how the container ended"),
 )
 
 
@@ -91,6 +105,13 @@ class Difference(NamedTuple):
     why: str
 
 
+class Report(NamedTuple):
+    """What is said of one Workflow: its line, its name first and the verdict last, and what differs."""
+
+    summary: tuple[str, ...]
+    found: list[Difference]
+
+
 Outcome = dict[tuple[str, str], str]
 
 
@@ -106,27 +127,43 @@ def parity(paths: Sequence[Path], *, server: str, solo: str, namespace: str, tim
     for side in sides:
         side.json("/api/v1/version")
     both = _run_all(sides, cases, namespace, timeout)
-    rows = [row for case, (here, there) in zip(cases, both, strict=True) for row in _rows(case.name, here, there)]
-    head = ("WORKFLOW", "NODE", "FIELD", "SOLO", "CLUSTER", "VERDICT")
-    if markdown:
-        print(markdown_table(head, rows))
-    else:
-        table(head, rows)
-    return Exit.FAILED if any(row[-1] in BAD for row in rows) else Exit.OK
+    reports = [_report(case.name, here, there) for case, (here, there) in zip(cases, both, strict=True)]
+    explained = Counter((one.field, one.why) for report in reports for one in report.found if one.why)
+    sections = (
+        (("WORKFLOW", "ENDED", "NODES", "EQUAL", "EXPLAINED", "VERDICT"), [report.summary for report in reports]),
+        (
+            ("WORKFLOW", "NODE", "FIELD", "SOLO", "CLUSTER"),
+            [
+                (report.summary[0], one.node, one.field, _line(one.solo), _line(one.cluster))
+                for report in reports
+                for one in report.found
+                if not one.why
+            ],
+        ),
+        (("EXPLAINED", "FIELD", "WHY"), [(str(times), *one) for one, times in sorted(explained.items())]),
+    )
+    for index, (head, rows) in enumerate(section for section in sections if section[1]):
+        if index:
+            print()
+        if markdown:
+            print(markdown_table(head, rows))
+        else:
+            table(head, rows)
+    return Exit.FAILED if any(report.summary[-1] in BAD for report in reports) else Exit.OK
 
 
-def _rows(name: str, here: Outcome | YardError, there: Outcome | YardError) -> Iterator[tuple[str, ...]]:
+def _report(name: str, here: Outcome | YardError, there: Outcome | YardError) -> Report:
     if isinstance(here, YardError) or isinstance(there, YardError):
-        said = [str(side).replace("\n", " ") if isinstance(side, YardError) else "ran" for side in (here, there)]
-        yield name, "", "run", *said, BAD[0] if "ran" in said else BAD[1]
-        return
+        solo, cluster = (str(side) if isinstance(side, YardError) else "ran" for side in (here, there))
+        verdict = BAD[0] if "ran" in (solo, cluster) else BAD[1]
+        return Report((name, "-", "-", "-", "-", verdict), [Difference("", "run", solo, cluster, "")])
     found = differences(here, there)
-    nodes = len({node for node, _ in here if node})
-    unknown = [one for one in found if not one.why]
-    told = BAD[0] if unknown else "explained" if found else "equal"
-    yield name, f"{nodes} nodes", f"{len(here)} fields", here["", "phase"], there["", "phase"], told
-    for one in (*unknown, *(one for one in found if one.why)):
-        yield name, one.node, one.field, _line(one.solo), _line(one.cluster), one.why or BAD[0]
+    known = sum(bool(one.why) for one in found)
+    verdict = "equal" if not found else "explained" if known == len(found) else BAD[0]
+    ends = dict.fromkeys((here["", "phase"], there["", "phase"]))
+    nodes = {node for node, _ in (*here, *there) if node}
+    equal = len({*here, *there}) - len(found)
+    return Report((name, " / ".join(ends), str(len(nodes)), str(equal), str(known), verdict), found)
 
 
 def _line(text: str) -> str:
@@ -167,8 +204,11 @@ def outcome(workflow: Workflow) -> Outcome:
 
     nodes = status.get("nodes") or {}
     found: Outcome = {}
+
+    def names(ids: Iterable[str]) -> str:
+        return ", ".join(sorted(same(nodes[one]["name"]) for one in ids if one in nodes))
+
     for node, body in (("", status), *((same(node["name"]), node) for node in nodes.values())):
-        children = sorted(same(nodes[child]["name"]) for child in body.get("children") or [] if child in nodes)
         template = body.get("templateName") or (body.get("templateRef") or {}).get("template")
         values = {
             "phase": body.get("phase"),
@@ -176,7 +216,13 @@ def outcome(workflow: Workflow) -> Outcome:
             "type": body.get("type"),
             "template": template,
             "displayName": body.get("displayName"),
-            "children": ", ".join(children),
+            "scope": body.get("templateScope"),
+            "boundary": names([body.get("boundaryID", "")]),
+            "children": names(body.get("children") or []),
+            "outbound": names(body.get("outboundNodes") or []),
+            "flags": ", ".join(sorted(flag for flag, on in (body.get("nodeFlag") or {}).items() if on)),
+            "progress": body.get("progress"),
+            "conditions": ", ".join(sorted(f"{one['type']}={one['status']}" for one in body.get("conditions") or [])),
             **dict(_ports("inputs", body.get("inputs") or {})),
             **dict(_ports("outputs", body.get("outputs") or {})),
         }
@@ -189,7 +235,7 @@ def _ports(side: str, ports: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if "value" in parameter:  # one that is empty is there all the same; what a failed step did not write is not
             yield f"{side}.parameters.{parameter['name']}", repr(str(parameter["value"]))
     for artifact in ports.get("artifacts") or []:
-        yield f"{side}.artifacts.{artifact['name']}", "there"
+        yield f"{side}.artifacts.{artifact['name']}", artifact.get("path") or "there"
     for field in ("result", "exitCode"):
         yield f"{side}.{field}", ports.get(field)
 

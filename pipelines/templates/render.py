@@ -1,7 +1,7 @@
 """`make render`: writes everything that is generated. `--check` writes nothing and fails where a file differs.
 
-A folder in OWNED belongs to this program: a file there that it did not write is stale. `--platform FILE` and
-`--into FOLDER` write what another platform.yaml says to another place.
+A folder in OWNED belongs to this program: a file there that it did not write is stale. `--platform FILE`,
+`--versions FILE` and `--into FOLDER` write what other settings say to another place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipelines.templates import ci, cluster, controller, ct, events, hello, netw
 from pipelines.templates._parts import Images
 
 ROOT = Path(__file__).parents[2]
+VERSIONS = "versions.yaml"
 OWNED = (
     "mlops",
     "argo-workflows/config",
@@ -33,10 +34,10 @@ OWNED = (
 HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
 
 
-def render(file: Path = ROOT / settings.FILE) -> dict[str, str]:
-    """Path → text of every generated file, from a `platform.yaml` and `versions.yaml`."""
+def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) -> dict[str, str]:
+    """Path → text of every generated file, from a `platform.yaml` and a `versions.yaml`."""
     platform = settings.load(file)
-    images = Images(**yaml.safe_load((ROOT / "versions.yaml").read_text())["images"])
+    images = Images(**yaml.safe_load(versions.read_text())["images"])
     templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, Iterable[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
@@ -84,9 +85,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.templates.render")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--platform", type=Path, default=ROOT / settings.FILE)
+    parser.add_argument("--versions", type=Path, default=ROOT / VERSIONS)
     parser.add_argument("--into", type=Path, default=ROOT)
     given = parser.parse_args(argv)
-    files = render(given.platform)
+    files = render(given.platform, given.versions)
     there = {path for owned in OWNED for path in (given.into / owned).rglob("*.yaml")}
     stale = sorted(there - {given.into / name for name in files})
     differing = [name for name, text in files.items() if not _same(given.into / name, text)]

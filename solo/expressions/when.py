@@ -48,15 +48,32 @@ def evaluate_when(text: str) -> bool:
     if not text:
         return True
     try:
-        result = parse(_parser(), text, lambda tree: _value(tree, text))
+        result = parse(_parser(), text, lambda tree: _evaluated(tree, text))
+    except WhenError:
+        raise
     except ExpressionError as error:
         hint = ' (hint: try wrapping the affected expression in quotes ("))' if "unexpected" in error.problem else ""
         raise ExpressionError(
             f"Invalid 'when' expression '{text}': {error.problem}{hint}", text, error.position
         ) from None
     if not isinstance(result, bool):
-        raise ExpressionError(f"Expected boolean evaluation for '{text}'. Got {to_text(result)}", text, 0)
+        raise WhenError(f"Expected boolean evaluation for '{text}'. Got {to_text(result)}", text)
     return result
+
+
+def _evaluated(tree: Any, text: str) -> Any:
+    try:
+        return _value(tree, text)
+    except ExpressionError as error:
+        # Argo's words, spelt as there. Source: shouldExecute, workflow/controller/steps.go
+        raise WhenError(f"Failed to evaluate 'when' expresion '{text}': {error.problem}", text) from None
+
+
+class WhenError(ExpressionError):
+    """A `when` that can be read but has no answer; says what Argo's own message says, which quotes it already."""
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 @cache

@@ -468,7 +468,7 @@ def _artifact(item: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, An
         found = evaluate(tag[1:], nest(scope)) if tag.startswith("=") else scope[tag]
     if not isinstance(found, dict):
         raise WorkflowError(f"{item.get('fromExpression') or item['from']} is not an artifact")
-    return {key: value for key, value in found.items() if key != "path"}
+    return dict(found)
 
 
 def _output(item: Mapping[str, Any], scope: Mapping[str, Any]) -> str:

@@ -308,7 +308,9 @@ def _fail_without_pods(op: Operation) -> None:
 
 
 def _advance(op: Operation) -> None:
-    scope, arguments = Scope("local", op.name), op.spec.get("arguments") or {}
+    # a spec that comes from a WorkflowTemplate has no name of its own. Source: setExecWorkflow, controller/operator.go
+    name = "" if op.workflow["spec"].get("workflowTemplateRef") else op.name
+    scope, arguments = Scope("local", name), op.spec.get("arguments") or {}
     try:
         node = execute(op, Call(op.name, {"template": op.spec["entrypoint"]}, scope, arguments))
     except WaitError:

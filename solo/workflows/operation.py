@@ -21,6 +21,7 @@ from solo.workflows.names import node_id
 FULFILLED = ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
 COMPLETED = ("Succeeded", "Failed", "Error")
 UNSUCCESSFUL = ("Failed", "Error")
+GOOD = ("Succeeded", "Skipped", "Omitted")
 LABEL = "workflows.argoproj.io/"
 
 
@@ -240,14 +241,25 @@ class Operation:
         """Put the nodes and the counts back into the status."""
         if self.nodes:
             self.status["nodes"] = self.nodes
-        done = total = 0
-        for node in self.nodes.values():
-            if node["type"] in ("Pod", "Suspend"):
-                good = node["phase"] in ("Succeeded", "Skipped", "Omitted")
-                node["progress"] = "1/1" if good else "0/1"
-                done, total = done + good, total + 1
-        if self.nodes:
-            self.status["progress"] = f"{done}/{total}"
+        if not self.nodes:
+            return
+        leaves = {key: node["phase"] in GOOD for key, node in self.nodes.items() if node["type"] in ("Pod", "Suspend")}
+        self.status["progress"] = f"{sum(leaves.values())}/{len(leaves)}"
+        for key, node in self.nodes.items():
+            below = [leaves[one] for one in self._below(node) if one in leaves] if key not in leaves else [leaves[key]]
+            if below:
+                node["progress"] = f"{sum(below)}/{len(below)}"
+
+    def _below(self, node: Mapping[str, Any]) -> set[str]:
+        """The ids of all that hangs on a node: what comes after it counts too. Source: workflow/progress/updater.go"""
+        found: set[str] = set()
+        ahead = [*node.get("children", [])]
+        while ahead:
+            key = ahead.pop()
+            if key not in found and key in self.nodes:
+                found.add(key)
+                ahead += self.nodes[key].get("children", [])
+        return found
 
 
 def _set(target: dict[str, Any], key: str, value: Any) -> None:

@@ -137,8 +137,9 @@ def _artifact(item: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str
         return dict(item)
     if not item.get("optional") and not has_location(item) and not has_location(given):
         raise WorkflowError(f"inputs.artifacts.{item['name']} missing location information")
-    kept = {key: item[key] for key in ("path", "mode", "optional") if key in item}
-    return {**given, **kept}
+    # where the step before had it is none of this one's business. Source: ProcessArgs, workflow/common/util.go
+    own = {key: item[key] for key in ("path", "mode", "optional") if key in item}
+    return {**{key: value for key, value in given.items() if key not in ("path", "mode")}, **own}
 
 
 def has_location(artifact: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from pipelines.registry import Registry, open_registry
 
 @pytest.fixture(scope="session")
 def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """What the report says of this run; kept in .e2e/<start>.json."""
+    """What the report says of this run; of a whole one kept in .e2e/<start>.json."""
     found: dict[str, Any] = {"started": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")}
     begun = time.monotonic()
     yield found
@@ -39,6 +39,8 @@ def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         "passed": request.session.testscollected - request.session.testsfailed,
         "failed": request.session.testsfailed,
     }
+    if os.environ.get("E2E_KEEP") or request.config.option.keyword:
+        return  # not a whole run
     folder = ROOT / ".e2e"
     folder.mkdir(exist_ok=True)
     (folder / f"{found['started']}.json").write_text(json.dumps(found, indent=1))
@@ -59,10 +61,12 @@ def cluster(_cluster: Cluster, facts: dict[str, Any], tmp_path_factory: pytest.T
         return _cluster
     facts["versions"] = e2e_install.versions(_cluster)
     times = facts.setdefault("install", {})
+    folder = tmp_path_factory.mktemp("manifests")
+    versions = e2e_install.tagged(folder, facts["started"])
     for name, step in (
         ("clean", lambda: e2e_install.clean(_cluster)),
-        ("images", e2e_install.build_images),
-        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(tmp_path_factory.mktemp("manifests")))),
+        ("images", lambda: e2e_install.build_images(versions)),
+        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(folder, versions))),
     ):
         begun = time.monotonic()
         step()

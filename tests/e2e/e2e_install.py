@@ -24,16 +24,18 @@ from e2e_cluster import ROOT, Cluster, Object, until
 HERE = Path(__file__).parent
 SERVICES = ("digits", "plums", "pears", "figs")
 NAMESPACES = ("mlops", "mlops-release", "storage", "e2e", *(f"{service}-dev" for service in SERVICES))
-# Builds `COMMAND -f DOCKERFILE CONTEXT NAME` and loads it where the cluster's nodes find it
+# `COMMAND -f DOCKERFILE CONTEXT NAME…` builds an image and puts it where the cluster's nodes find it
 IMAGE_COMMAND = shlex.split(os.environ.get("E2E_IMAGE", str(ROOT.parent / "shared/cluster/image")))
 DOCKERFILES = {
     "pipelines": "pipelines/Dockerfile",
     "serving": "pipelines/serving/Dockerfile",
     "storage": "solo/storage/Dockerfile",
 }
+KANIKO = str(yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]["kaniko"])
+KANIKO_HERE = "ghcr.io/chainguard-dev/kaniko:latest"
 # names that the manifests use → images of the test cluster without a registry, whose `image` command can rename
 STAND_INS = {
-    "ghcr.io/osscontainertools/kaniko:v1.28.5": "ghcr.io/chainguard-dev/kaniko:latest",
+    KANIKO: KANIKO_HERE,
     "python:3.11-slim-bookworm": "python:3.11-slim",
 }
 
@@ -54,24 +56,32 @@ def clean(cluster: Cluster) -> None:
     cluster.kubectl("delete", "node", "gpu-1", "--ignore-not-found")
 
 
-def build_images() -> None:
-    """The platform's own images from their Dockerfiles, under the names that versions.yaml gives them."""
-    names = images()
+def build_images(versions: Path) -> None:
+    """The platform's own images from their Dockerfiles, under the names in `versions` and in versions.yaml."""
     if "E2E_IMAGE" not in os.environ:
         for name, source in STAND_INS.items():
             subprocess.run([*IMAGE_COMMAND, "--from", source, name], check=True, stdout=subprocess.DEVNULL)
+    new, committed = (yaml.safe_load(path.read_text())["images"] for path in (versions, ROOT / "versions.yaml"))
     for image, dockerfile in DOCKERFILES.items():
-        subprocess.run(
-            [*IMAGE_COMMAND, "-f", str(ROOT / dockerfile), str(ROOT), names[image]],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        names = [new[image], committed[image]]
+        command = [*IMAGE_COMMAND, "-f", str(ROOT / dockerfile), str(ROOT), *names]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def render(into: Path) -> Path:
+def tagged(into: Path, run: str) -> Path:
+    """versions.yaml with tags of this run for our images: a node that has an image does not ask for it again."""
+    body = yaml.safe_load((ROOT / "versions.yaml").read_text())
+    body["images"] |= {image: f"{body['images'][image]}-{run.lower()}" for image in DOCKERFILES}
+    path = into / "versions.yaml"
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def render(into: Path, versions: Path) -> Path:
     """The manifests for tests/e2e/platform.yaml."""
     command = [sys.executable, "-m", "pipelines.templates.render", "--platform", str(HERE / "platform.yaml")]
-    subprocess.run([*command, "--into", str(into)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    command += ["--versions", str(versions), "--into", str(into)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return into
 
 
@@ -106,6 +116,7 @@ def versions(cluster: Cluster) -> dict[str, str]:
         "argo-workflows": tag("deployments", "argo", "workflow-controller"),
         "argo-events": tag("deployments", "argo-events", "controller-manager"),
         "argo-cd": tag("deployments", "argocd", "argocd-repo-server"),
+        "kaniko": f"{KANIKO_HERE} under its name" if "E2E_IMAGE" not in os.environ else KANIKO.rpartition(":")[2],
     }
 
 
@@ -169,7 +180,7 @@ def _fixtures(cluster: Cluster) -> None:
         code = (HERE / f"{name}.py").read_text()
         meta = {"name": name, "namespace": "e2e"}
         cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {f"{name}.py": code}})
-    fixture(cluster, "githost", PIPELINES_IMAGE=images()["pipelines"])
+    fixture(cluster, "githost", PIPELINES_IMAGE=pipelines_image(cluster))
 
 
 def _own_volume(cluster: Cluster) -> None:
@@ -184,7 +195,7 @@ def _own_volume(cluster: Cluster) -> None:
             "containers": [
                 {
                     "name": "main",
-                    "image": images()["storage"],
+                    "image": pipelines_image(cluster),
                     "command": ["chown", "65532:65532", "/data"],
                     "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
                     "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -233,9 +244,10 @@ def fixture(cluster: Cluster, name: str, **images: str) -> None:
     cluster.apply(*yaml.safe_load_all(text))
 
 
-def images() -> dict[str, str]:
-    found: dict[str, str] = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
-    return found
+def pipelines_image(cluster: Cluster) -> str:
+    """The image that the platform's steps run in."""
+    found: Any = cluster.get("configmaps", "mlops", "platform")
+    return str(found["data"]["PIPELINES_IMAGE"])
 
 
 def endpoint(key: str) -> str:

@@ -101,7 +101,9 @@ def _load(facts: Facts) -> Iterator[str]:
 
 
 def _parity(facts: Facts) -> Iterator[str]:
-    yield from ("", "## Parity: the same Workflows on solo and on this cluster", "", facts["parity"].strip())
+    yield from ("", "## Parity: the same Workflows on solo and on this cluster", "")
+    yield "By `yard parity tests/e2e/parity` (docs/solo.md); counted are fields of the Workflow and of its nodes."
+    yield from ("", facts["parity"].strip())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:

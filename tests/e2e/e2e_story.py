@@ -17,7 +17,7 @@ USER_STEPS = ("build", "test", "ingest", "process", "train")  # what takes as lo
 def contract(name: str) -> str:
     """mlops.yaml of a service whose steps take no time."""
     text = CONTRACT.replace("service: digits", f"service: {name}").replace("name: digits", f"name: {name}")
-    return text.replace("30s", PATIENT)
+    return text.replace("timeout: 30s", f"timeout: {PATIENT}, resources: {{cpu: 100m, memory: 256Mi}}")
 
 
 def seconds(earlier: str | float, later: str | float) -> float:

@@ -94,7 +94,7 @@ def test_the_image_has_an_sbom_and_the_platforms_signature(cluster: Cluster, dig
         """As anybody in the cluster would: the registry may be reached from there only."""
         env = {"ARGO_SERVER": "http://unused", "REGISTRY_URL": e2e_install.endpoint("REGISTRY_URL")}
         command = ["yard", "verify-image", image, "--key", "/given/key.pub"]
-        pipelines = e2e_install.images()["pipelines"]
+        pipelines = e2e_install.pipelines_image(cluster)
         return cluster.run("e2e", "verify-image", pipelines, command, env=env, files={"key.pub": key})
 
     good, said = verify(public)

@@ -16,7 +16,7 @@ from e2e_repo import Repo
 def prober(cluster: Cluster):
     """A client that asks all the time; yields what it has seen so far."""
     cluster.kubectl("-n", "e2e", "delete", "pod", "prober", "--ignore-not-found")
-    e2e_install.fixture(cluster, "prober", PIPELINES_IMAGE=e2e_install.images()["pipelines"])
+    e2e_install.fixture(cluster, "prober", PIPELINES_IMAGE=e2e_install.pipelines_image(cluster))
 
     def seen() -> dict[str, Any]:
         return json.loads(cluster.call(cluster.service("e2e", "prober", 8080, pod=True)))

@@ -44,10 +44,7 @@ CONTRACT_LOOKS = (
     contract("pears")
     .replace("name: pears, command: cp", "name: pears, command: python look.py && cp")
     .replace("{command: cp train.npz", "{command: python look.py && cp train.npz")
-    .replace(
-        "{command: cp model.onnx $MODEL_DIR/, timeout: 5m}",
-        "{command: python look.py && cp model.onnx $MODEL_DIR/, timeout: 5m}",
-    )
+    .replace("{command: cp model.onnx", "{command: python look.py && cp model.onnx")
     .replace("{command: test -f model.onnx}", "{command: python look.py}")
 )
 
@@ -69,7 +66,7 @@ def test_user_code_is_confined_in_every_step(cluster: Cluster, repos: Any):
 @pytest.mark.parametrize("secret", ["git-write", "signing"])
 def test_a_workflow_that_mounts_a_release_secret_is_refused(cluster: Cluster, secret: str):
     container = {
-        "image": e2e_install.images()["pipelines"],
+        "image": e2e_install.pipelines_image(cluster),
         "command": ["sh", "-c", "cat /stolen/*"],
         "volumeMounts": [{"name": "stolen", "mountPath": "/stolen"}],
     }
@@ -174,6 +171,6 @@ def policies(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
 def reaches(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> bool:
     """Whether a pod with these labels gets a connection."""
     code = f"import socket; socket.create_connection(({host!r}, {port}), 10)"
-    image = e2e_install.images()["pipelines"]
+    image = e2e_install.pipelines_image(cluster)
     good, _ = cluster.run(namespace, f"reach-{host.split('.')[0]}", image, ["python", "-c", code], labels=labels)
     return good

@@ -61,6 +61,14 @@ def test_an_error_says_what_is_wrong(text: str, says: str) -> None:
     assert says in str(caught.value)
 
 
+def test_what_cannot_be_evaluated_is_told_in_argos_words() -> None:
+    """Recorded on Argo 4.1.4."""
+    with pytest.raises(ExpressionError) as caught:
+        evaluate_when("acme/digits == acme")
+    problem = "Value 'acme' cannot be used with the modifier '/', it is not a number"
+    assert str(caught.value) == f"Failed to evaluate 'when' expresion 'acme/digits == acme': {problem}"
+
+
 @pytest.mark.parametrize(("text", "column"), [("a == b)", 7), ("a $ b", 3), ("(a == a", 8), ("a ==", 5)])
 def test_a_syntax_error_shows_text_and_place(text: str, column: int) -> None:
     with pytest.raises(ExpressionError) as caught:

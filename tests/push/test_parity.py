@@ -28,7 +28,8 @@ def test_solo_is_equal_to_itself_in_all_that_our_templates_rely_on(shared, compa
     folder = ROOT / "tests/e2e/parity"
     done = compare(str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    verdicts = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines()[1:]}
+    (summary,) = done.stdout.split("\n\n")
+    verdicts = {line.split()[0]: line.split()[-1] for line in summary.splitlines()[1:]}
     assert verdicts == {path.stem: "equal" for path in folder.glob("*.yaml")}
     assert left(shared[0]) == []
 
@@ -40,7 +41,8 @@ def test_what_differs_between_two_runs_is_found(shared, compare, tmp_path):
     (tmp_path / "random.yaml").write_text(changed)
     done = compare(str(tmp_path / "random.yaml"))
     assert done.returncode == 9
-    differing = [line.split()[1:3] for line in done.stdout.splitlines()[2:]]
+    _, differences = done.stdout.split("\n\n")
+    differing = [line.split()[1:3] for line in differences.splitlines()[1:]]
     assert differing == [["<workflow>.patched", "outputs.parameters.patched"]]
     assert left(shared[0]) == []
 

@@ -46,11 +46,22 @@ def test_a_task_starts_when_those_before_it_are_done() -> None:
         [world.node("d")["id"]],
     )
     assert world.node("d")["boundaryID"] == "wf"
-    assert world.workflow["status"]["progress"] == "4/4"
+    assert world.workflow["status"]["progress"] == root["progress"] == "4/4"
     assert world.workflow["metadata"]["labels"] == {
         "workflows.argoproj.io/phase": "Succeeded",
         "workflows.argoproj.io/completed": "true",
     }
+
+
+def test_progress_counts_the_pods_that_hang_on_a_node() -> None:
+    """As Argo 4.1.4 counts: what comes after a node hangs on it, and what was skipped has done nothing itself."""
+    world = dag("""
+      - {name: each, template: step, withItems: [a, b]}
+      - {name: idle, template: step, depends: each, when: "1 == 2"}
+      - {name: last, template: step, depends: idle}""").finish(lambda name: "Failed" if name == "last" else "Succeeded")
+    told = {name: world.node(name).get("progress") for name in ("wf", "each", "each(0:a)", "idle", "last")}
+    assert told == {"wf": "2/3", "each": "2/3", "each(0:a)": "1/1", "idle": "0/1", "last": "0/1"}
+    assert "progress" not in dag("      - {name: idle, template: step, when: 1 == 2}").node("idle")
 
 
 def test_names_are_argos() -> None:
@@ -198,6 +209,7 @@ spec:
     keys = {item["name"]: item["gcs"]["key"] for item in outputs["artifacts"]}
     assert keys["one"].startswith("wf/wf-make-")
     assert keys["one"] != keys["best"]
+    assert [item["path"] for item in outputs["artifacts"]] == ["/f", "/f"], "as the step that made them had them"
     assert world.pod("after")["spec"]["containers"][0]["command"] == ["show", "5"]
     assert world.report("after").phase == "Succeeded"
 
@@ -416,6 +428,7 @@ spec:
     labels = world.workflow["metadata"]["labels"]
     assert (labels["kind"], labels["sha"], labels["workflows.argoproj.io/workflow-template"]) == ("ci", "HEAD", "ci")
     assert world.workflow["status"]["storedWorkflowTemplateSpec"]["entrypoint"] == "main"
+    assert world.node("ci-1")["templateScope"] == "local/", "the real one's spec has lost its name here"
     assert world.report("ci-1").phase == "Succeeded"
 
 
