@@ -200,15 +200,16 @@ def test_a_request_in_flight_is_finished_after_sigterm(start: Callable[..., Serv
 
 
 def test_on_sigterm_it_is_not_ready_at_once_but_still_answers(start: Callable[..., Server]) -> None:
-    server = start(DRAIN="5")
-    server.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + 4
-    while (ready := httpx.get(f"{server.url}/v2/health/ready")).status_code == 200 and time.monotonic() < deadline:
-        pass
-    assert (ready.status_code, ready.json()) == (503, {"ready": False})
-    assert httpx.get(f"{server.url}/v2/models/tiny/ready").status_code == 503
-    answer = server.infer(ROWS)
-    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    server = start(DRAIN="60")
+    with socket.create_connection(server.address):  # as long as somebody is connected, it does not go
+        server.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while (ready := httpx.get(f"{server.url}/v2/health/ready")).status_code == 200 and time.monotonic() < deadline:
+            pass
+        assert (ready.status_code, ready.json()) == (503, {"ready": False})
+        assert httpx.get(f"{server.url}/v2/models/tiny/ready").status_code == 503
+        answer = server.infer(ROWS)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
     assert server.process.wait(10) == 0
 
 
