@@ -22,7 +22,7 @@ from pipelines.steps._step import StepFailedError, step
 
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 AUTHORITY = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
-POLL = 0.1  # seconds between two looks at an Application
+POLL, SLOWEST_POLL = 0.1, 2.0  # seconds between two looks at an Application: the longer it takes, the fewer
 LAG = 10.0  # seconds that a Service may go on sending to a pod that is on its way out
 NOTHING = "0" * 40
 
@@ -101,29 +101,31 @@ class Waited(TypedDict):
 
 
 @step
-def wait(*, targets: str, commit: str, timeout: str) -> Waited:
+def wait(*, targets: str, commit: str, sync_timeout: str, timeout: str) -> Waited:
     """Wait until Argo CD has synced each target to this commit and it is healthy, both at the same look.
 
     `outcome` is healthy, or superseded if a later commit replaced a target meanwhile. Raises YardError(FAILED) when
-    a target is Degraded or the `timeout` (seconds) is over.
+    a target is Degraded, `sync_timeout` (seconds) is over before Argo CD synced, or `timeout` (seconds) after it did.
     """
-    deadline = time.monotonic() + float(timeout)
+    deadline = time.monotonic() + float(sync_timeout)
     outcome, addresses = "healthy", []
     for target in json.loads(targets):
         if target["removed"]:
             print(f"{target['service']}-{target['environment']}: removed, nothing to wait for")
             continue
-        if _settled(target, commit, deadline) == "superseded":
+        if _settled(target, commit, deadline, float(timeout)) == "superseded":
             outcome = "superseded"
         else:
             addresses.append(_address(target))
     return {"outcome": outcome, "address": " ".join(addresses)}
 
 
-def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
+def _settled(target: dict[str, Any], commit: str, deadline: float, timeout: float) -> str:
     name = f"{target['service']}-{target['environment']}"
     url = f"{os.environ['KUBERNETES_URL']}/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{name}"
     said, revision, place = "", "", ""
+    synced = False
+    begun = time.monotonic()
     while True:
         try:
             answer = request("GET", url, token=secret(str(TOKEN)), ca=AUTHORITY if AUTHORITY.exists() else None)
@@ -154,6 +156,8 @@ def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
             return "superseded"
         # before the sync is done, the health is that of what ran before
         there = place == "there" and sync.get("status") == "Synced"
+        if there and not synced:
+            synced, deadline = True, time.monotonic() + timeout
         if there and health.get("status") == "Healthy":
             return "healthy"
         if there and health.get("status") == "Degraded":
@@ -163,7 +167,7 @@ def _settled(target: dict[str, Any], commit: str, deadline: float) -> str:
         if time.monotonic() > deadline:
             conditions = "; ".join(c.get("message", "") for c in status.get("conditions", []))
             raise YardError(f"{name} is {state} {conditions}".strip(), where=f"commit {commit[:12]}", code=Exit.FAILED)
-        time.sleep(POLL)
+        time.sleep(min(SLOWEST_POLL, POLL + (time.monotonic() - begun) / 20))
 
 
 def _place(target: dict[str, Any], commit: str, revision: str) -> str:

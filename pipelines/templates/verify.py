@@ -12,7 +12,10 @@ from pipelines.steps.verify import inspect, keep, revert, smoke, wait
 from pipelines.templates import _parts as p
 from pipelines.templates.ci import exit_handler
 
-TIMEOUT = 300  # seconds for Argo CD to sync and the rollout to finish
+# seconds for Argo CD to sync: when its repository server dies at the wrong moment, it looks again only after up to two
+# of its reconciliation periods of three minutes
+SYNC_TIMEOUT = 900
+TIMEOUT = 300  # seconds from then on for the rollout to finish
 
 
 def template(images: p.Images) -> WorkflowTemplate:
@@ -26,7 +29,13 @@ def template(images: p.Images) -> WorkflowTemplate:
         inspects = p.platform("inspect", inspect, images, p.REGISTRY, p.GIT_READ)
         # the only step with a Kubernetes token: it may read Applications, nothing else
         waits = p.platform(
-            "wait", wait, images, p.GIT_READ, service_account_name="verify", automount_service_account_token=True
+            "wait",
+            wait,
+            images,
+            p.GIT_READ,
+            minutes=(SYNC_TIMEOUT + TIMEOUT) // 60 + 5,
+            service_account_name="verify",
+            automount_service_account_token=True,
         )
         smokes = p.platform("smoke", smoke, images, p.REGISTRY)
         keeps = p.platform("keep", keep, images, p.REGISTRY)
@@ -40,7 +49,7 @@ def template(images: p.Images) -> WorkflowTemplate:
             waited = Task(
                 name="wait",
                 template=waits,
-                arguments=p.inputs("commit", targets=targets, timeout=str(TIMEOUT)),
+                arguments=p.inputs("commit", targets=targets, sync_timeout=str(SYNC_TIMEOUT), timeout=str(TIMEOUT)),
                 depends="inspect.Succeeded",
                 when=f"{p.out(seen, 'claimed')} == true",
             )

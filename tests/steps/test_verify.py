@@ -37,8 +37,8 @@ def target(lock="sha256:x"):
     return [{"service": "digits", "environment": "dev", "lock": lock, "sha": "", "removed": False, "back": ""}]
 
 
-def wait(targets, commit, timeout="5"):
-    return verify.wait(targets=json.dumps(targets), commit=commit, timeout=timeout)
+def wait(targets, commit, timeout="5", sync_timeout="5"):
+    return verify.wait(targets=json.dumps(targets), commit=commit, timeout=timeout, sync_timeout=sync_timeout)
 
 
 def smoke(targets):
@@ -167,6 +167,23 @@ def test_an_end_to_waiting(web):
     assert "no node has room" in str(raised.value)
 
 
+def test_a_rollout_has_its_time_from_the_sync_on_however_long_argo_cd_took_to_look(world, web):
+    _, before = world.released()
+    _, head = world.released()
+    lost = status("main", sync="Unknown") | {"conditions": [{"message": "connection refused"}]}
+    web.apps[APP] = [*[status(before)] * 5, *[lost] * 5, status(head, "Progressing"), status(head)]
+    assert wait(world.inspect(head, before)[0], head, timeout="0.5", sync_timeout="30")["outcome"] == "healthy"
+
+
+def test_an_argo_cd_that_never_syncs_is_a_failure(world, web):
+    _, before = world.released()
+    _, head = world.released()
+    web.apps[APP] = [status(before) | {"conditions": [{"message": "connection refused"}]}]
+    with fails(Exit.FAILED) as raised:
+        wait(world.inspect(head, before)[0], head, timeout="60", sync_timeout="0.05")
+    assert "connection refused" in str(raised.value)
+
+
 def test_a_later_release_of_the_same_service_replaces_this_one(world, web):
     _, head = world.released()
     targets, _ = world.inspect(head, NOTHING)
@@ -220,7 +237,7 @@ def test_kubernetes_being_away_for_a_while_says_nothing_about_the_release(web, m
 def test_kubernetes_being_away_for_good_is_unavailable(web):
     web.down.append("/apis")
     with fails(Exit.UNAVAILABLE):
-        wait(target(), HEAD, timeout="0.01")
+        wait(target(), HEAD, sync_timeout="0.01")
 
 
 def test_a_healthy_service_that_does_not_answer_is_unavailable(web):
