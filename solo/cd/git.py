@@ -116,7 +116,8 @@ class Mirror:
             *command, env=env, stdin=pipe if input is not None else asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(input), TIMEOUT)
+            async with asyncio.timeout(TIMEOUT):
+                out, err = await process.communicate(input)
         except TimeoutError:
             raise SourceError(f"git {args[0]} {self.url}: no answer for {TIMEOUT:.0f} s", again=True) from None
         finally:

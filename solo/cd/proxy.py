@@ -157,7 +157,8 @@ class Backend:
     async def _open(self, client: Side, host: str, port: int) -> Side:
         side = Side()
         side.peer = client
-        await asyncio.wait_for(asyncio.get_running_loop().create_connection(lambda: side, host, port), CONNECT)
+        async with asyncio.timeout(CONNECT):
+            await asyncio.get_running_loop().create_connection(lambda: side, host, port)
         return side
 
     async def _change(self, seconds: float) -> None:

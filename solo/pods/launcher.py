@@ -57,7 +57,8 @@ class Watched:
                 self._ended.set_result(None)
             else:
                 await asyncio.sleep(0.1)
-        await self._ended
+        # whoever waits may be cancelled; the future that stands for the process is not
+        await asyncio.wait([self._ended])
 
     def close(self) -> None:
         """Stop watching."""

@@ -59,8 +59,10 @@ class Runner:
             while True:
                 self._bell.clear()
                 self.work()
+                # not wait_for: in Python 3.11 it forgets a cancellation that comes with the bell, and solo never ends
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._bell.wait(), self._sleep())
+                    async with asyncio.timeout(self._sleep()):
+                        await self._bell.wait()
         finally:
             for pump in pumps:
                 pump.cancel()

@@ -33,6 +33,7 @@ PROSE = {
     "make test",
     "make lint",
     "make bench",
+    "make e2e",
     "make help",
 }
 WIDTH = 100

@@ -287,3 +287,27 @@ def test_a_bug_in_one_workflow_leaves_the_others_alone(monkeypatch: pytest.Monke
     cluster.play(script)
     assert (cluster.phase("good"), cluster.phase("bad")) == ("Succeeded", "Error")
     assert "oops" in cluster.status("bad")["message"]
+
+
+@pytest.mark.parametrize("later", range(8))
+def test_it_ends_when_told_to_even_as_something_happens(later: int) -> None:
+    """`later`: turns of the event loop between the news and the end."""
+
+    async def main() -> None:
+        store = Store(":memory:")
+        meta = {"namespace": "argo", "name": "yearly"}
+        spec = {"schedules": ["0 0 1 1 *"], "workflowSpec": {"workflowTemplateRef": {"name": "none"}}}
+        store.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "metadata": meta, "spec": spec})
+        task = asyncio.create_task(Runner(store, scratch_bucket="scratch").run())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        store.apply(
+            {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "w", "namespace": "argo"}}
+        )
+        for _ in range(later):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done, "it forgot its end"
+
+    asyncio.run(main())
