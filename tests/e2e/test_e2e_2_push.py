@@ -92,7 +92,8 @@ def test_the_image_has_an_sbom_and_the_platforms_signature(cluster: Cluster, dig
 
     def verify(key: str) -> tuple[bool, str]:
         """As anybody in the cluster would: the registry may be reached from there only."""
-        env = {"ARGO_SERVER": "http://unused", "REGISTRY_URL": e2e_install.endpoint("REGISTRY_URL")}
+        names = ("REGISTRY", "REGISTRY_URL")
+        env = {"ARGO_SERVER": "http://unused", **{name: e2e_install.endpoint(name) for name in names}}
         command = ["yard", "verify-image", image, "--key", "/given/key.pub"]
         pipelines = e2e_install.pipelines_image(cluster)
         return cluster.run("e2e", "verify-image", pipelines, command, env=env, files={"key.pub": key})
