@@ -22,7 +22,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "push"))  # the service whose steps take no time
 
 import e2e_install
-from e2e_cluster import ROOT, Cluster, Object, require
+from e2e_cluster import ROOT, Cluster, require
 from e2e_repo import Repo
 
 from pipelines.registry import Registry, open_registry
@@ -65,11 +65,11 @@ def cluster(_cluster: Cluster, facts: dict[str, Any], tmp_path_factory: pytest.T
     ]
     times = facts.setdefault("install", {})
     folder = tmp_path_factory.mktemp("manifests")
-    versions = e2e_install.tagged(folder, facts["started"])
+    platform, versions = e2e_install.settings(folder, facts["started"])
     for name, step in (
         ("clean", lambda: e2e_install.clean(_cluster)),
         ("images", lambda: e2e_install.build_images(versions)),
-        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(folder, versions))),
+        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(folder, platform, versions))),
     ):
         begun = time.monotonic()
         step()
@@ -103,13 +103,7 @@ def registry(cluster: Cluster, tmp_path: Path) -> Iterator[Registry]:
     token.touch(0o600)
     token.write_bytes(base64.b64decode(secret["data"]["credentials"]))
     with cluster.forward("storage", "service/storage", 4443) as url:
-        yield open_registry({**endpoints(cluster), "STORAGE_URL": url, "REGISTRY_CREDENTIALS": str(token)})
-
-
-def endpoints(cluster: Cluster) -> dict[str, str]:
-    found: Object | None = cluster.get("configmaps", "mlops", "endpoints")
-    assert found
-    return dict(found["data"])
+        yield open_registry({**e2e_install.endpoints(cluster), "STORAGE_URL": url, "REGISTRY_CREDENTIALS": str(token)})
 
 
 @pytest.hookimpl(wrapper=True)

@@ -68,18 +68,22 @@ def build_images(versions: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def tagged(into: Path, run: str) -> Path:
-    """versions.yaml with tags of this run for our images: a node that has an image does not ask for it again."""
+def settings(into: Path, run: str) -> tuple[Path, Path]:
+    """platform.yaml and versions.yaml of this run: nothing that an earlier run left in the registry is found, and a
+    node does not take an old image of ours for the new one.
+    """
+    platform = (HERE / "platform.yaml").read_text()
+    assert "/trainyard\n" in platform
+    (into / "platform.yaml").write_text(platform.replace("/trainyard\n", f"/trainyard-{run.lower()}\n"))
     body = yaml.safe_load((ROOT / "versions.yaml").read_text())
     body["images"] |= {image: f"{body['images'][image]}-{run.lower()}" for image in DOCKERFILES}
-    path = into / "versions.yaml"
-    path.write_text(yaml.safe_dump(body))
-    return path
+    (into / "versions.yaml").write_text(yaml.safe_dump(body))
+    return into / "platform.yaml", into / "versions.yaml"
 
 
-def render(into: Path, versions: Path) -> Path:
-    """The manifests for tests/e2e/platform.yaml."""
-    command = [sys.executable, "-m", "pipelines.templates.render", "--platform", str(HERE / "platform.yaml")]
+def render(into: Path, platform: Path, versions: Path) -> Path:
+    """The manifests for these settings."""
+    command = [sys.executable, "-m", "pipelines.templates.render", "--platform", str(platform)]
     command += ["--versions", str(versions), "--into", str(into)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return into
@@ -214,7 +218,7 @@ def _own_volume(cluster: Cluster) -> None:
 def _controllers(cluster: Cluster, manifests: Path) -> None:
     """Our configuration for the controllers that the cluster has, and what a core install lacks."""
     cluster.apply(manifests / "argo-workflows/config")
-    store = endpoint("STORAGE_URL")
+    store = endpoints(cluster)["STORAGE_URL"]
     # the Argo Server reads archived logs from the store
     cluster.kubectl("-n", "argo", "set", "env", "deployment/argo-server", f"STORAGE_EMULATOR_HOST={store}")
     cluster.rollout("argo", "deployment/argo-server")
@@ -250,5 +254,7 @@ def pipelines_image(cluster: Cluster) -> str:
     return str(found["data"]["PIPELINES_IMAGE"])
 
 
-def endpoint(key: str) -> str:
-    return str(yaml.safe_load((HERE / "platform.yaml").read_text())["endpoints"][key])
+def endpoints(cluster: Cluster) -> dict[str, str]:
+    """ConfigMap `endpoints`, as every step gets it."""
+    found: Any = cluster.get("configmaps", "mlops", "endpoints")
+    return dict(found["data"])
