@@ -24,7 +24,9 @@ DEBIAN = re.compile(r"var/lib/dpkg/status(?:\.d/[^/]+(?<!\.md5sums))?")
 SYSTEM = re.compile(r"(?:etc|usr/lib)/os-release")
 WORD = re.compile(r"[!-~]{1,200}")  # a name or version: anything else would not survive the way through tools
 LICENSE = re.compile(r"[\w .,()/+-]{1,64}")  # a name; some put the whole text there
-PIECE = 1 << 20  # bytes that are read at a time
+# bytes that are read at a time: tarfile copies what is left of them for each of its small reads, so that with 1 MiB the
+# image of digits takes 38 s, with this 6 s
+PIECE = 16 << 10
 LARGEST = 32 << 20  # bytes of one such file
 OPAQUE, WHITEOUT = ".wh..wh..opq", ".wh."
 
