@@ -222,6 +222,20 @@ def parity(
 
 
 @app.command()
+def doctor(
+    record: Annotated[Path | None, typer.Option("--record", metavar="FILE", help="Also write what was seen.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Judge what --record wrote.")] = None,
+) -> int:
+    """Whether this machine is fit for k3s and the platform: a look before the installation, which changes nothing.
+
+    Each check that is not ok says what to do. Exit code 3 if one failed. docs/install-openeuler.md lists the checks.
+    """
+    from pipelines.cli.doctor import doctor
+
+    return doctor(record, source)
+
+
+@app.command()
 def demo() -> None:
     """The whole story on this machine: a push becomes a model that answers; a worse one is stopped."""
     from pipelines.cli.addresses import home
