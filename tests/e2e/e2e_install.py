@@ -222,9 +222,9 @@ def _controllers(cluster: Cluster, manifests: Path) -> None:
     # the Argo Server reads archived logs from the store
     cluster.kubectl("-n", "argo", "set", "env", "deployment/argo-server", f"STORAGE_EMULATOR_HOST={store}")
     cluster.rollout("argo", "deployment/argo-server")
-    # upstream's default: what arrives sooner arrived by the webhook
+    # how soon it looks again when a webhook or its repository server died; upstream's default is two minutes and more
     meta = {"name": "argocd-cm", "namespace": "argocd"}
-    settings = {"timeout.reconciliation": "180s", "timeout.reconciliation.jitter": "0s"}
+    settings = {"timeout.reconciliation": "60s", "timeout.reconciliation.jitter": "0s"}
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings})
     server: Any = cluster.get("deployments", "argocd", "argocd-repo-server")
     image = server["spec"]["template"]["spec"]["containers"][0]["image"]

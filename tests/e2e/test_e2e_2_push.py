@@ -64,7 +64,9 @@ def test_a_push_is_built_trained_released_and_answers(
     webhook = next(d for d in repos("releases").deliveries(commit) if "argocd" in d["url"])
     assert webhook["status"] == 200
     begun = seconds(webhook["time"], application["status"]["operationState"]["startedAt"])
-    assert begun < 30, f"Argo CD looks every 180 s by itself, and began {begun} s after its webhook"
+    heard = cluster.kubectl("-n", "argocd", "logs", "deployment/argocd-server", "--tail=-1")
+    assert "refreshing app 'digits-dev' from webhook" in heard
+    assert begun < 30, f"Argo CD began {begun} s after its webhook"
 
     golden = golden_rows(registry, "digits")
     said = ask(cluster, "digits", golden["inputs"])
