@@ -293,6 +293,30 @@ def _pod_spec(workflow: Body, template: Body) -> Body:
 # ---- cross-file rules
 
 
+_KINDS = {
+    *("Application", "AppProject", "ConfigMap", "CronWorkflow", "Deployment", "EventBus", "EventSource"),
+    *("Kustomization", "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Role"),
+    *("RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount", "WorkflowTemplate"),
+}
+_VOLUMES = {"name", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret"}
+
+
+def _known(tree: Tree) -> Iterator[Problem]:
+    todo = "teach the rules of pipelines/templates/lint.py to read it"
+    for manifest in tree.manifests:
+        if manifest.kind not in _KINDS:
+            yield manifest.problem("kind", f"no rule looks into a {manifest.kind}", todo)
+    for flow in _flows(tree):
+        for name, template in flow.templates().items():
+            if not template.keys() & {"dag", "container", "script"}:
+                yield flow.problem(f"templates[{name}]", "no rule looks into a template of this type", todo)
+    for pod in _pods(tree):
+        for volume in pod.spec.get("volumes", []):
+            for kind in sorted(volume.keys() - _VOLUMES):
+                field = f"{pod.field}.volumes[{volume['name']}]"
+                yield pod.manifest.problem(field, f"no rule looks into a volume of type {kind}", todo)
+
+
 def _arguments(tree: Tree) -> Iterator[Problem]:
     for flow in _flows(tree):
         target = _target(tree, flow)
@@ -300,7 +324,7 @@ def _arguments(tree: Tree) -> Iterator[Problem]:
             continue
         declared, given = target.arguments(), flow.arguments()
         field, where = "arguments.parameters", target.manifest.file
-        for name in given.keys() - declared.keys():
+        for name in sorted(given.keys() - declared.keys()):
             yield flow.problem(f"{field}[{name}]", f"{where} takes no such argument", "declare it there, or remove it")
         for name, entry in declared.items():
             if "value" not in entry and name not in given:
@@ -335,7 +359,7 @@ def _sensor_events(tree: Tree) -> Iterator[Problem]:
         for name, trigger in _triggers(sensor):
             used = set(re.findall(r"[\w-]+", trigger.get("conditions", "")))
             used |= {parameter["src"]["dependencyName"] for parameter in trigger["k8s"].get("parameters", [])}
-            for word in used - dependencies.keys():
+            for word in sorted(used - dependencies.keys()):
                 yield sensor.problem(
                     f"spec.triggers[{name}]", f"no dependency is called {word}", "name one that exists"
                 )
@@ -371,7 +395,7 @@ def _task_arguments(tree: Tree) -> Iterator[Problem]:
             for kind in ("parameters", "artifacts"):
                 declared, given = _named(inputs.get(kind)), _named(task.get("arguments", {}).get(kind))
                 at = f"{field}.arguments.{kind}"
-                for name in given.keys() - declared.keys():
+                for name in sorted(given.keys() - declared.keys()):
                     yield flow.problem(f"{at}[{name}]", "the template has no such input", "declare it, or remove this")
                 for name, entry in declared.items():
                     if name not in given and not entry.keys() & {"value", "default", "valueFrom", "optional", "raw"}:
@@ -410,6 +434,8 @@ def _resolves(tag: str, flow: Flow, template: Body) -> bool:
         task = _named(template.get("dag", {}).get("tasks")).get(found[1], {})
         called = flow.templates().get(task.get("template", ""), {})
         return found[3] in _named(called.get("outputs", {}).get(found[2]))
+    if found := re.fullmatch(r"tasks\.([\w-]+)\.status", tag):
+        return found[1] in _named(template.get("dag", {}).get("tasks"))
     return bool(_WORKFLOW.fullmatch(tag))
 
 
@@ -476,6 +502,9 @@ def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:
     """(manifest, field, namespace, Secret, key) of each; without items the keys are the files it is told of."""
     for pod in _pods(tree):
         volumes = {volume["name"]: volume["secret"] for volume in pod.spec.get("volumes", []) if "secret" in volume}
+        mounted = {mount["name"] for _, container in pod.containers for mount in container.get("volumeMounts", [])}
+        for name in volumes.keys() - mounted:
+            yield pod.manifest, f"{pod.field}.volumes[{name}]", pod.namespace, volumes[name]["secretName"], ""
         for field, container in pod.containers:
             for entry in container.get("envFrom", []):
                 if "secretRef" in entry:  # every key at once: none of ours may be read so
@@ -581,6 +610,24 @@ def _verbs(tree: Tree, namespace: str, account: str, resource: str) -> set[str]:
     return found
 
 
+def _mounts(tree: Tree) -> Iterator[Problem]:
+    for pod in _pods(tree):
+        volumes = _named(pod.spec.get("volumes"))
+        for field, container in pod.containers:
+            for mount in container.get("volumeMounts", []):
+                if mount["name"] not in volumes:
+                    at = f"{field}.volumeMounts[{mount['name']}]"
+                    yield pod.manifest.problem(at, "no volume has this name", f"volumes here: {', '.join(volumes)}")
+        for name, volume in volumes.items():
+            for kind, key, of in (
+                ("PersistentVolumeClaim", "persistentVolumeClaim", "claimName"),
+                ("ConfigMap", "configMap", "name"),
+            ):
+                if key in volume and not tree.one(kind, pod.namespace, volume[key][of]):
+                    what = f"there is no {kind} {volume[key][of]} in namespace {pod.namespace}"
+                    yield pod.manifest.problem(f"{pod.field}.volumes[{name}]", what, "correct it, or render it there")
+
+
 def _config_maps(tree: Tree) -> Iterator[Problem]:
     for pod in _pods(tree):
         for field, container in pod.containers:
@@ -599,7 +646,7 @@ def _config_maps(tree: Tree) -> Iterator[Problem]:
                     )
                     yield pod.manifest.problem(field, what, "correct the name, or render the ConfigMap there")
             for at, text in _strings({key: container.get(key) for key in ("command", "args", "env")}, field):
-                for name in set(re.findall(r"\$\(([A-Z_][A-Z0-9_]*)\)", text)) - known:
+                for name in sorted(set(re.findall(r"\$\(([A-Z_][A-Z0-9_]*)\)", text)) - known):
                     yield pod.manifest.problem(at, f"$({name}) is in no variable of the container", "correct the name")
 
 
@@ -629,6 +676,29 @@ def _services(tree: Tree) -> Iterator[Problem]:
                     yield source.problem(
                         field, f"listens on {port}, which no port of the Service is", "make them equal"
                     )
+
+
+_INSIDE = re.compile(r"https?://([^./:]+)\.([^./:]+)(?:\.svc(?:\.cluster\.local)?)?:(\d+)(?:/.*)?")
+
+
+def _addresses(tree: Tree) -> Iterator[Problem]:
+    open_ports: dict[tuple[str, str], set[str]] = {}
+    for manifest in tree.of("Service"):
+        ports = {str(port["port"]) for port in manifest.body["spec"]["ports"]}
+        open_ports[manifest.name, manifest.namespace] = ports
+        if manifest.namespace in tree.destinations():  # SERVING_URL stands for each of them
+            known = open_ports.setdefault(("{service}", "{namespace}"), ports)
+            open_ports["{service}", "{namespace}"] = known & ports
+    for source in tree.of("EventSource"):
+        ports = {str(port["port"]) for port in source.body["spec"]["service"]["ports"]}
+        open_ports[f"{source.name}-eventsource-svc", source.namespace] = ports
+    ours = {namespace for _, namespace in open_ports}
+    for manifest in tree.of("ConfigMap"):
+        for key, value in manifest.body["data"].items() if manifest.name == "endpoints" else ():
+            found = _INSIDE.fullmatch(value)
+            if found and found[2] in ours and found[3] not in open_ports.get((found[1], found[2]), ()):
+                what = f"no Service is {found[1]} in {found[2]} on port {found[3]}"
+                yield manifest.problem(f"data.{key}", what, "correct it in platform.yaml")
 
 
 def _images(tree: Tree) -> Iterator[Problem]:
@@ -701,7 +771,7 @@ def _image_versions(tree: Tree) -> Iterator[Problem]:
 
 def _secret_data(tree: Tree) -> Iterator[Problem]:
     for manifest in tree.of("Secret"):
-        for key in manifest.body.keys() & {"data", "stringData"}:
+        for key in sorted(manifest.body.keys() & {"data", "stringData"}):
             yield manifest.problem(
                 key, "a secret in Git", "remove it, and take it out of use: whoever has cloned has it"
             )
@@ -765,9 +835,10 @@ def _wildcards(tree: Tree) -> Iterator[Problem]:
 
 
 def _exec(tree: Tree) -> Iterator[Problem]:
+    into = {"pods/exec", "pods/attach", "pods/ephemeralcontainers"}
     for manifest in tree.of("Role", "ClusterRole"):
         for index, rule in enumerate(manifest.body["rules"]):
-            for resource in {"pods/exec", "pods/attach", "pods/ephemeralcontainers"} & set(rule.get("resources", [])):
+            for resource in sorted(into & set(rule.get("resources", []))):
                 field = f"rules[{index}].resources"
                 yield manifest.problem(field, f"{resource}: whoever has it has the pods' secrets", "leave it out")
 
@@ -793,6 +864,7 @@ def _sizes(tree: Tree) -> Iterator[Problem]:
 
 
 RULES = [
+    Rule("known", "nothing is here that the other rules would not look into", _known),
     Rule(
         "arguments", "who starts a WorkflowTemplate gives all that it needs and nothing else, and fills it", _arguments
     ),
@@ -808,7 +880,9 @@ RULES = [
     Rule(
         "config-maps", "the ConfigMaps that a pod reads exist beside it, and $(NAME) is a variable of it", _config_maps
     ),
+    Rule("mounts", "what a container mounts is a volume of its pod, and what is in it exists", _mounts),
     Rule("services", "Services, budgets and Deployments select pods that exist, on ports that these open", _services),
+    Rule("addresses", "an address inside the cluster is that of a Service that is here, with its port", _addresses),
     Rule("images", "each image is one that versions.yaml pins", _images),
     Rule("namespaces", "each namespace is made by a manifest, or by an installation", _namespaces),
     Rule("applications", "Argo CD may deploy what a release writes, and reads it where it is written", _applications),

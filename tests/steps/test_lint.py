@@ -38,6 +38,7 @@ SENSOR, BUS = "Sensor/argo-events/ci", "EventSource/argo-events/stages"
 SERVED, STORE = "Deployment/digits-dev/digits", "Deployment/storage/storage"
 PROJECT, APPLICATION = "AppProject/argocd/services", "Application/argocd/digits-dev"
 EXECUTOR = "Secret/mlops/executor.service-account-token"
+ENDPOINTS = "ConfigMap/mlops/endpoints"
 CONTROLLER = "ConfigMap/argo/workflow-controller-configmap"
 CLAIM = ("spec", "templates", "claim")
 TEST = ("spec", "templates", "test")
@@ -49,6 +50,9 @@ POD = ("spec", "template", "spec")
 SHA = "mlops/templates/ci.yaml needs the argument sha"
 
 BROKEN = [
+    Broken("known", STORE, ("kind",), "ReplicaSet", "no rule looks into a ReplicaSet"),
+    Broken("known", CI, (*MAIN[:3], "dag"), GONE, "spec.templates[main]: no rule looks into a template"),
+    Broken("known", STORE, (*POD, "volumes", 0), {"name": "data", "projected": {}}, "a volume of type projected"),
     Broken("arguments", SENSOR, (*RESOURCE, "spec", "arguments", "parameters", "sha"), GONE, SHA),
     Broken(
         "arguments", SENSOR, (*RESOURCE, "spec", "arguments", "parameters", 0, "name"), "servise", "no such argument"
@@ -136,6 +140,7 @@ BROKEN = [
         "gcs: {serviceAccountKeySecret: {name: scratch, key: key}}",
         "Secret scratch, key key, in namespace mlops",
     ),
+    Broken("secrets", CI, ("spec", "volumes", 0), {"name": "tmp2", "secret": {"secretName": "registry"}}, "key ?"),
     Broken(
         "accounts", CI, ("spec", "serviceAccountName"), "pipelines", "no ServiceAccount pipelines in namespace mlops"
     ),
@@ -163,6 +168,14 @@ BROKEN = [
         {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "platform", "key": "X"}}},
         "no ConfigMap platform with X",
     ),
+    Broken(
+        "mounts", CI, (*CLAIM, "container", "volumeMounts", "registry", "name"), "x", "[x]: no volume has this name"
+    ),
+    Broken("mounts", CI, ("spec", "volumes"), [], "[claim].container.volumeMounts[tmp]: no volume has this name"),
+    Broken(
+        "mounts", "PersistentVolumeClaim/storage/storage", (), GONE, "no PersistentVolumeClaim storage in namespace"
+    ),
+    Broken("mounts", STORE, (*POD, "volumes", 0), {"name": "data", "configMap": {"name": "x"}}, "no ConfigMap x"),
     Broken("services", "Service/digits-dev/digits", ("spec", "selector"), {"app": "x"}, "no pod has the labels"),
     Broken("services", "Service/digits-dev/digits", ("spec", "ports", 0, "targetPort"), 80, "does not listen on 80"),
     Broken(
@@ -171,6 +184,16 @@ BROKEN = [
     Broken("services", STORE, ("spec", "template", "metadata", "labels"), {"app": "x"}, "storage.yaml: spec.selector"),
     Broken("services", STORE, (*POD, "containers", 0, "ports"), [], "storage does not listen on 4443"),
     Broken("services", BUS, ("spec", "webhook", "built", "port"), "12002", "listens on 12002"),
+    Broken(
+        "addresses", BUS, ("spec", "service", "ports", 0, "port"), 80, "EVENTS_URL: no Service is stages-eventsource"
+    ),
+    Broken("addresses", BUS, ("metadata", "name"), "stage", "data.EVENTS_URL: no Service is stages-eventsource-svc in"),
+    Broken(
+        "addresses", "Service/digits-dev/digits", ("spec", "ports", 0, "port"), 80, "data.SERVING_URL: no Service is"
+    ),
+    Broken(
+        "addresses", ENDPOINTS, ("data", "STORAGE_URL"), "http://storage.storage.svc:80", "no Service is storage in"
+    ),
     Broken(
         "images", CI, (*CLAIM, "container", "image"), "ghcr.io/trainyard/pipelines:0.0.9", "is not in versions.yaml"
     ),
