@@ -503,7 +503,7 @@ def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:
     for pod in _pods(tree):
         volumes = {volume["name"]: volume["secret"] for volume in pod.spec.get("volumes", []) if "secret" in volume}
         mounted = {mount["name"] for _, container in pod.containers for mount in container.get("volumeMounts", [])}
-        for name in volumes.keys() - mounted:
+        for name in sorted(volumes.keys() - mounted):
             yield pod.manifest, f"{pod.field}.volumes[{name}]", pod.namespace, volumes[name]["secretName"], ""
         for field, container in pod.containers:
             for entry in container.get("envFrom", []):
