@@ -15,11 +15,12 @@ demo: $(READY) ## a git push becomes a deployed model that answers, on this mach
 test: $(READY) ## every test; needs nothing but package installs
 	@$(BIN)/pytest -n auto --ignore=tests/e2e tests
 
-lint: $(READY) ## format, lint, types, generated files
+lint: $(READY) ## format, lint, types, generated files, manifests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/shellcheck .ci/run
 	@$(BIN)/python -m pipelines.templates.render --check
+	@$(BIN)/python -m pipelines.templates.lint
 	@$(BIN)/yard solo support --markdown | diff -u docs/support.md - || { echo "docs/support.md differs: make render"; exit 1; }
 
 render: $(READY) ## write mlops/ and what else is generated
