@@ -168,7 +168,7 @@ def test_solo_killed_in_every_phase_loses_nothing_and_does_nothing_twice(platfor
             platform.up()
             continue
         verified = [r for r in runs if r["metadata"]["labels"]["trainyard/pipeline"] == "verify"]
-        done = bool(verified) and verified[0]["status"].get("phase") in ("Succeeded", "Failed", "Error")
+        done = bool(verified) and verified[0].get("status", {}).get("phase") in ("Succeeded", "Failed", "Error")
         time.sleep(0.02)
     assert len(seen) >= 15, sorted(seen)
     for pipeline in ("ci", "ct", "release"):
