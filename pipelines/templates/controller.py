@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.platform import Platform
-from pipelines.templates._parts import USER, WEEK
+from pipelines.templates._parts import NON_ROOT, WEEK
 
 Manifest = dict[str, Any]
 
@@ -56,13 +56,7 @@ def _defaults() -> Manifest:
         "serviceAccountName": "pipeline",
         "automountServiceAccountToken": False,
         "executor": {"serviceAccountName": "executor"},
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": NON_ROOT.dict(by_alias=True, exclude_none=True),
         "activeDeadlineSeconds": 24 * 3600,
         "ttlStrategy": {"secondsAfterCompletion": WEEK},
         "podGC": {"strategy": "OnPodCompletion"},
