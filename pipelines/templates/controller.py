@@ -56,7 +56,7 @@ def _defaults() -> Manifest:
         "serviceAccountName": "pipeline",
         "automountServiceAccountToken": False,
         "executor": {"serviceAccountName": "executor"},
-        "securityContext": NON_ROOT.dict(by_alias=True, exclude_none=True),
+        "securityContext": NON_ROOT.model_dump(by_alias=True, exclude_none=True),
         "activeDeadlineSeconds": 24 * 3600,
         "ttlStrategy": {"secondsAfterCompletion": WEEK},
         "podGC": {"strategy": "OnPodCompletion"},
