@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,7 +74,10 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
             files[f"applications/services/{where}/application.yaml"] = [
                 cluster.application(platform, service.name, environment)
             ]
-    return {name: HEADER + _text(objects) for name, objects in files.items()}
+    texts = {name: HEADER + _text(objects) for name, objects in files.items()}
+    texts["docs/platform.md"] = settings.markdown()
+    texts["docs/platform.schema.json"] = json.dumps(settings.schema(), indent=1) + "\n"
+    return texts
 
 
 def templates_of(images: Images, platform: settings.Platform) -> list[WorkflowTemplate]:

@@ -258,7 +258,8 @@ def test_a_server_that_is_no_argo_server_is_said_so(yard, monkeypatch):
 
 def test_another_platform_file_than_the_checkouts(yard, argo, nowhere, monkeypatch):
     monkeypatch.setenv("ARGO_SERVER", argo.url)
-    text = "apiVersion: trainyard/v1\nservices: [{repo: acme/cats, name: cats}]\nreleases: acme/r\n"
+    text = "apiVersion: trainyard/v1\ndomain: a.example\nrepository: me/platform\n"
+    text += "services: [{repo: acme/cats, name: cats}]\nreleases: acme/r\n"
     (nowhere / "cluster.yaml").write_text(text + "endpoints: {GIT_URL: https://git.example.com}\n")
     monkeypatch.setenv("TRAINYARD_PLATFORM", "cluster.yaml")
     assert "git push https://git.example.com/acme/cats.git HEAD:main" in yard("runs").out

@@ -101,7 +101,8 @@ def test_who_told_git_no_name_still_gets_a_first_commit(yard, nowhere, monkeypat
 
 
 def test_a_new_service_that_is_registered_already_is_only_pushed(yard, nowhere, monkeypatch):
-    text = "apiVersion: trainyard/v1\nservices: [{repo: me/cats-repo, name: cats, branch: dev}]\nreleases: me/out\n"
+    text = "apiVersion: trainyard/v1\ndomain: a.example\nrepository: me/platform\n"
+    text += "services: [{repo: me/cats-repo, name: cats, branch: dev}]\nreleases: me/out\n"
     (nowhere / "platform").mkdir()
     (nowhere / "platform" / "platform.yaml").write_text(text)
     monkeypatch.chdir(nowhere / "platform")

@@ -178,7 +178,9 @@ def test_a_rerun_of_a_commit_whose_runs_are_gone_takes_the_service_from_platform
     yard, argo, registry, tmp_path, monkeypatch
 ):
     two = "services: [{repo: acme/a, name: a}, {repo: acme/b, name: b, branch: dev}]"
-    (tmp_path / "platform.yaml").write_text(f"apiVersion: trainyard/v1\n{two}\nreleases: acme/r\n")
+    (tmp_path / "platform.yaml").write_text(
+        f"apiVersion: trainyard/v1\ndomain: a.example\nrepository: me/platform\n{two}\nreleases: acme/r\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_URL", f"file://{tmp_path}/nowhere")  # who does not answer does not say no
     said = yard("rerun", SHA)

@@ -178,7 +178,8 @@ def releases(tmp_path, monkeypatch):
     git("-C", str(clone), "commit", "--quiet", "-m", f"digits dev\n\nTrainyard-Sha: {SHA}\n")
     git("-C", str(clone), "push", "--quiet", str(bare), "main")
     (tmp_path / "platform.yaml").write_text(
-        "apiVersion: trainyard/v1\nservices: [{repo: acme/digits, name: digits}]\nreleases: acme/releases\n"
+        "apiVersion: trainyard/v1\ndomain: a.example\nrepository: me/platform\n"
+        "services: [{repo: acme/digits, name: digits}]\nreleases: acme/releases\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_URL", f"file://{tmp_path}/git")
