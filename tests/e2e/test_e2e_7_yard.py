@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,16 +50,35 @@ def test_yard_trace_follows_a_commit_to_the_pods_that_serve_it(cluster: Cluster,
     assert "digits-dev is Synced and Healthy" in said
 
 
-def test_yard_models_lists_versions_and_which_serves(cluster: Cluster, tmp_path: Path):
-    import base64
-
+@pytest.fixture
+def registry(cluster: Cluster, tmp_path: Path) -> Any:
+    """Where `yard` on this machine finds the registry, and who it says it is."""
     secret: Any = cluster.get("secrets", "digits-dev", "registry-read")
     token = tmp_path / "token"
     token.write_bytes(base64.b64decode(secret["data"]["credentials"]))
     with cluster.forward("storage", "service/storage", 4443) as url:
-        said = cluster.yard("models", STORAGE_URL=url, REGISTRY_CREDENTIALS=str(token)).stdout
+        yield {"STORAGE_URL": url, "REGISTRY_CREDENTIALS": str(token)}
+
+
+def test_yard_models_lists_versions_and_which_serves(cluster: Cluster, registry: Any):
+    said = cluster.yard("models", **registry).stdout
     (line,) = [line for line in said.splitlines() if line.startswith("digits/") and "serving" in line]
     assert "accuracy=" in line
+
+
+def test_yard_rerun_makes_a_new_attempt_of_a_commit_that_has_run(cluster: Cluster, newest: Any, registry: Any):
+    sha = newest["metadata"]["labels"]["trainyard/sha"]
+    said = cluster.yard("rerun", sha[:12], **registry).stdout
+    name, attempt = re.match(r"(\S+): attempt (\d+) of acme/digits@", said).groups()
+    assert int(attempt) > 1
+    for pipeline, wanted in (("ci", name), ("ct", f"ct{name.removeprefix('ci')}")):
+        run = until(lambda p=pipeline, n=wanted: _named(cluster, p, sha, n), f"{wanted} to end", 900)
+        assert phase(run) == "Succeeded", cluster.explain()
+
+
+def _named(cluster: Cluster, pipeline: str, sha: str, name: str) -> Any:
+    runs = cluster.runs(pipeline=pipeline, sha=sha)
+    return next((run for run in runs if run["metadata"]["name"] == name and phase(run) in END), None)
 
 
 @pytest.fixture
