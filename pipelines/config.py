@@ -25,6 +25,22 @@ from pipelines.documents import Strict, mistake, read, suggest
 FILE = "mlops.yaml"
 LONGEST = 24 * 3600  # seconds: no step outlives its run
 
+# what the serving process gets from the platform, the container runtime or solo: a service cannot set it
+RESERVED = {
+    "BUNDLE_DIGEST",
+    "HOME",
+    "HOST",
+    "HOSTNAME",
+    "LOCK",
+    "MODEL_NAME",
+    "MODEL_VERSION",
+    "PATH",
+    "PORT",
+    "TMPDIR",
+}
+# Kubernetes' own, and what would change how the platform's program is loaded
+RESERVED_BEGINNINGS = ("KUBERNETES_", "LD_", "PYTHON")
+
 
 class Metric(NamedTuple):
     """A number that `evaluate` computes. Which bound it can have follows from its direction."""
@@ -132,6 +148,20 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def _variable(name: str) -> str:
+    _identifier(name)
+    if name in RESERVED or name.startswith(RESERVED_BEGINNINGS):
+        known = ", ".join([*sorted(RESERVED), *(f"{beginning}…" for beginning in RESERVED_BEGINNINGS)])
+        raise mistake(f"{name!r} is set by the platform, not by a service", f"choose another name; reserved: {known}")
+    return name
+
+
+def _setting(text: str) -> str:
+    if any(ord(char) < 32 and char not in "\n\t" for char in text):
+        raise mistake("the value contains a control character", "remove it")
+    return text
+
+
 def _metric(name: str) -> str:
     if name not in METRICS:
         raise mistake("a threshold for a metric that the platform does not compute", suggest(name, METRICS))
@@ -141,6 +171,7 @@ def _metric(name: str) -> str:
 DnsLabel = Annotated[str, AfterValidator(_dns_label)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 MetricName = Annotated[str, AfterValidator(_metric)]
+Variable = Annotated[str, AfterValidator(_variable)]
 Scalar = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr, BeforeValidator(_scalar)]
 
 
@@ -274,12 +305,44 @@ def _only(name: str, known: list[str], why: str, *at: str) -> str:
     return name
 
 
+class Scale(Strict):
+    """As many pods as the load needs: Kubernetes adds and removes them, from `min` to `max`."""
+
+    min: int = Field(default=1, ge=1, le=100, description="pods when nothing is asked")
+    max: int = Field(ge=1, le=100, description="pods under the highest load")
+    cpu: int = Field(default=70, ge=1, le=1000, description="per cent of `resources.cpu` that a pod uses on average")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if self.min > self.max:
+            raise mistake(f"min {self.min} is more than max {self.max}", "exchange the two", "min")
+        return self
+
+
+class ServingResources(Strict):
+    """What each pod that serves is sure of. More CPU it may take, more memory ends it."""
+
+    cpu: Annotated[str, AfterValidator(_cpu)] = "100m"
+    memory: Annotated[str, AfterValidator(_memory)] = "512Mi"
+
+
 class Deploy(Strict):
     """How one environment runs the model."""
 
-    replicas: int = Field(default=1, ge=1, le=100)
+    replicas: int = Field(default=1, ge=1, le=100, description="pods, where `scale` does not decide")
+    scale: Scale | None = Field(default=None, description="a number of pods that follows the load")
     max_surge: int = Field(default=1, ge=0, le=100, description="pods above `replicas` during a rollout")
     max_unavailable: int = Field(default=0, ge=0, le=100, description="pods below `replicas` during a rollout")
+    spread: Literal["node", "zone", "none"] = Field(
+        default="node", description="keep the pods on different nodes (or in different zones), if there are several"
+    )
+    resources: ServingResources = ServingResources()
+    env: dict[Variable, Annotated[str, AfterValidator(_setting)]] = Field(
+        default={}, description="settings of the serving process; a change starts new pods"
+    )
+    secrets: list[Variable] = Field(
+        default=[], description="variables of the serving process, each a key of the Secret <service>-secrets"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -288,12 +351,27 @@ class Deploy(Strict):
             raise mistake("reserved: releases that wait for a person do not exist yet", "remove it", "approval")
         return given
 
+    @field_validator("env")
+    @classmethod
+    def _short(cls, env: dict[str, str]) -> dict[str, str]:
+        if len(json.dumps(env)) > 16 * 1024:
+            raise mistake("more than 16 KiB of settings", "keep data in data files")
+        return env
+
     @model_validator(mode="after")
-    def _moves(self) -> Deploy:
+    def _fits(self) -> Deploy:
         if self.max_surge == self.max_unavailable == 0:
             raise mistake(
                 "with max_surge and max_unavailable both 0 no rollout could ever begin", "set one of them to 1"
             )
+        # a 1 may be the default: a contract travels with all its fields written out
+        if self.scale and self.replicas != 1:
+            raise mistake("with `scale` the load says how many pods there are", "remove `replicas`", "replicas")
+        for index, name in enumerate(self.secrets):
+            if name in self.env:
+                raise mistake(f"{name!r} is in `env` and in `secrets`", "remove one of the two", "env", name)
+            if name in self.secrets[:index]:
+                raise mistake(f"{name!r} is listed twice", "remove one of the two", "secrets")
         return self
 
 

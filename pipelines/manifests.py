@@ -1,15 +1,18 @@
-"""What a release puts into Git: the Deployment of a locked model, its Service, and the record that explains them.
+"""What a release puts into Git: the Deployment of a locked model, its Service, what belongs to them, and the record
+that explains them.
 
 Plain dicts in, plain YAML out; no address and no secret is in them, so the same files serve every runtime.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import yaml
 
-from pipelines.config import Config, Deploy
+from pipelines.config import Config, Deploy, Scale
 from pipelines.registry import Lock
 
 PORT = 8080
@@ -17,13 +20,20 @@ LEAVING = 10  # seconds that requests may still arrive for a pod on its way out:
 USER = 65532  # "nonroot", as distroless images call it
 GPU_LABEL = "nvidia.com/gpu.present"  # set by NVIDIA's GPU feature discovery; serving keeps off these nodes
 
+# every file that a release may write; what it does not write this time is removed
+FILES = ("deployment.yaml", "service.yaml", "pdb.yaml", "hpa.yaml", "env.yaml", "release.yaml")
+SETTINGS = "trainyard/config"  # annotation of the pods: the digest of their ConfigMap, so that a change starts new ones
+SPREAD = {"node": ["kubernetes.io/hostname"], "zone": ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]}
+
 Manifest = dict[str, Any]
 
 
 def release_files(
     lock: Lock, digest: str, config: Config, environment: str, *, images: dict[str, str], record: dict[str, str]
 ) -> dict[str, str]:
-    """File name → YAML of one service in one environment. `record` is the release record's data, all strings."""
+    """File name (one of FILES) → YAML of one service in one environment. `record` is the release record's data, all
+    strings.
+    """
     knobs = {str(name): deploy for name, deploy in config.deploy.items()}[environment]
     namespace = f"{lock.service}-{environment}"
     labels = {"app.kubernetes.io/name": lock.service, "app.kubernetes.io/managed-by": "trainyard"}
@@ -31,8 +41,12 @@ def release_files(
         "deployment.yaml": _deployment(lock, digest, knobs, namespace, labels, images),
         "service.yaml": _service(lock.service, namespace, labels),
         "pdb.yaml": _budget(lock.service, namespace, labels),
-        "release.yaml": _record(lock.service, namespace, labels, record),
+        "release.yaml": _config_map(f"{lock.service}-release", namespace, labels, record),
     }
+    if knobs.scale:
+        documents["hpa.yaml"] = _scaler(lock.service, namespace, labels, knobs.scale)
+    if knobs.env:
+        documents["env.yaml"] = _config_map(f"{lock.service}-env", namespace, labels, knobs.env)
     return {name: yaml.safe_dump(body, sort_keys=False, width=120) for name, body in documents.items()}
 
 
@@ -41,12 +55,17 @@ def _deployment(
 ) -> Manifest:
     model = lock.versions["model"]
     closed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    annotations = {"trainyard/lock": digest, "trainyard/sha": lock.sha}
+    if knobs.env:
+        annotations[SETTINGS] = config_digest(knobs.env)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": lock.service, "namespace": namespace, "labels": labels},
         "spec": {
-            "replicas": knobs.replicas,
+            # left out where the autoscaler decides: Argo CD applies on the server's side and so owns no more than what
+            # Git says. A number here would be put back by self-heal each time that the load changes it
+            **({} if knobs.scale else {"replicas": knobs.replicas}),
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 120,
             "strategy": {
@@ -55,7 +74,7 @@ def _deployment(
             },
             "selector": {"matchLabels": {"app.kubernetes.io/name": lock.service}},
             "template": {
-                "metadata": {"labels": labels, "annotations": {"trainyard/lock": digest, "trainyard/sha": lock.sha}},
+                "metadata": {"labels": labels, "annotations": annotations},
                 "spec": {
                     "automountServiceAccountToken": False,
                     "terminationGracePeriodSeconds": 30 + LEAVING,
@@ -67,6 +86,7 @@ def _deployment(
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
                     "affinity": _cpu_nodes(),
+                    **_spread(lock.service, knobs.spread),
                     "initContainers": [
                         {
                             "name": "fetch",
@@ -90,6 +110,7 @@ def _deployment(
                             "image": images["serving"],
                             "command": ["python", "-m", "pipelines.serving"],
                             "args": ["--bundle=/srv/bundle"],
+                            **({"envFrom": [{"configMapRef": {"name": f"{lock.service}-env"}}]} if knobs.env else {}),
                             "env": [
                                 # the pod's own address: on a cluster the network reaches it, on a laptop only the
                                 # laptop does
@@ -99,6 +120,7 @@ def _deployment(
                                 {"name": "MODEL_VERSION", "value": str(model.number)},
                                 {"name": "BUNDLE_DIGEST", "value": model.digest},
                                 {"name": "LOCK", "value": digest},
+                                *(_from_secret(name, f"{lock.service}-secrets") for name in knobs.secrets),
                             ],
                             "ports": [{"name": "http", "containerPort": PORT}],
                             # until then it serves as before; the process itself hears of its end afterwards
@@ -106,7 +128,7 @@ def _deployment(
                             "startupProbe": _probe("/v2/health/live", 1, 60),
                             "readinessProbe": _probe("/v2/health/ready", 2, 2),
                             "livenessProbe": _probe("/v2/health/live", 10, 3),
-                            "resources": _resources("100m", "512Mi"),
+                            "resources": _resources(knobs.resources.cpu, knobs.resources.memory),
                             "securityContext": closed,
                             "volumeMounts": [
                                 {"name": "bundle", "mountPath": "/srv", "readOnly": True},
@@ -131,6 +153,33 @@ def _cpu_nodes() -> Manifest:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
 
 
+def _spread(name: str, spread: str) -> Manifest:
+    """Soft: on one node, or when a node is full, the pods run all the same."""
+    if spread == "none":
+        return {}
+    constraints = [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            # each version for itself: the pods that leave in a rollout do not count
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in SPREAD[spread]
+    ]
+    return {"topologySpreadConstraints": constraints}
+
+
+def config_digest(data: dict[str, str]) -> str:
+    """The name of a ConfigMap's content: the same settings, in whatever order, the same digest."""
+    return f"sha256:{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"
+
+
+def _from_secret(name: str, secret: str) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name}}}
+
+
 def _resources(cpu: str, memory: str) -> Manifest:
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}}
 
@@ -152,6 +201,7 @@ def _service(name: str, namespace: str, labels: dict[str, str]) -> Manifest:
 
 
 def _budget(name: str, namespace: str, labels: dict[str, str]) -> Manifest:
+    """One pod at a time may be taken away. Not `minAvailable: 1`: with one replica no node could ever be drained."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -160,10 +210,28 @@ def _budget(name: str, namespace: str, labels: dict[str, str]) -> Manifest:
     }
 
 
-def _record(name: str, namespace: str, labels: dict[str, str], record: dict[str, str]) -> Manifest:
+def _scaler(name: str, namespace: str, labels: dict[str, str], scale: Scale) -> Manifest:
+    # a release is as healthy as its Deployment: a new autoscaler says nothing for its first seconds, and one that met
+    # another writer of the Deployment is Degraded until it looks again; a good release would be taken back for that
+    annotations = {"argocd.argoproj.io/ignore-healthcheck": "true"}
+    target = {"type": "Utilization", "averageUtilization": scale.cpu}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": scale.min,
+            "maxReplicas": scale.max,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        },
+    }
+
+
+def _config_map(name: str, namespace: str, labels: dict[str, str], data: dict[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": f"{name}-release", "namespace": namespace, "labels": labels},
-        "data": record,
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "data": data,
     }

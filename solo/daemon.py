@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -104,7 +105,6 @@ class Solo:
         with store.transaction():
             _apply(store, objects)
             make_secrets(store, objects)
-            make_secrets(store, _created_by_releases(objects))
             hook_secret = secret_value(store, "github-webhook", "secret")
             writer, reader = (secret_value(store, name, "credentials") for name in ("registry", "registry-read"))
             registry_login, docker_config = make_registry_login(store, objects, REGISTRY.partition("/")[0])
@@ -119,7 +119,9 @@ class Solo:
         runner = workflows.Runner(store, scratch_bucket=scratch_bucket)
         services = Services(store)
         url_of = self._repo_url(committed["GIT_URL"], endpoints["GIT_URL"])
-        applications = Applications(store, self.home, resolve=url_of, check=_refusals)
+        applications = Applications(
+            store, self.home, resolve=url_of, check=_refusals, prepare=partial(make_secrets, store)
+        )
         deployments = Deployments(store)
         bus = Bus(store, lambda obj: _submit(store, obj))
         api = Api(
@@ -378,13 +380,6 @@ def _apply(store: Store, objects: list[Object]) -> None:
         if [kind, namespace, name] not in keys and store.find(kind, namespace, name):
             store.delete(kind, namespace, name)
     store.apply({**loaded, "metadata": {"name": "manifests"}, "items": keys})
-
-
-def _created_by_releases(objects: list[Object]) -> list[Object]:
-    """The Secret that released Deployments mount, in the namespaces that Applications deploy to."""
-    volume = {"secret": {"secretName": "registry-read"}}
-    spaces = {obj["spec"]["destination"]["namespace"] for obj in objects if obj["kind"] == "Application"}
-    return [{"metadata": {"namespace": namespace}, "volumes": [volume]} for namespace in sorted(spaces)]
 
 
 def _refusals(obj: Object) -> list[tuple[str, str]]:

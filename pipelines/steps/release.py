@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from pipelines.config import Config
 from pipelines.errors import Exit, YardError
-from pipelines.manifests import release_files
+from pipelines.manifests import FILES, release_files
 from pipelines.registry import Lock, Registry, open_registry
 from pipelines.steps import _releases as repository
 from pipelines.steps._git import git, url
@@ -52,8 +52,12 @@ def release(
                 return _done("superseded", "", f"{later} is newer than {sha[:12]} and is out already")
             data = _record(locked, lock, environment, workflow, owner, old)
             path.mkdir(parents=True, exist_ok=True)
-            for name, text in release_files(locked, lock, config, environment, images=images, record=data).items():
-                (path / name).write_text(text)
+            files = release_files(locked, lock, config, environment, images=images, record=data)
+            for name in FILES:
+                if name in files:
+                    (path / name).write_text(files[name])
+                else:
+                    (path / name).unlink(missing_ok=True)
             model = locked.versions["model"]
             made = repository.commit(
                 clone,

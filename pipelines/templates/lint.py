@@ -21,7 +21,7 @@ import yaml
 from pipelines import config
 from pipelines import platform as settings
 from pipelines.errors import YardError
-from pipelines.manifests import release_files
+from pipelines.manifests import SETTINGS, config_digest, release_files
 from pipelines.registry import AXES, Lock
 from pipelines.templates.render import OWNED, ROOT, VERSIONS
 
@@ -47,6 +47,9 @@ SECRETS: dict[str, tuple[str, set[str]]] = {
     "git-status": ("token", {"mlops", "mlops-release"}),
     "storage-tokens": ("tokens.json", {"storage"}),
 }
+
+# what a person puts beside a service: the variables that its mlops.yaml names under `secrets`
+SERVICE_SECRETS = "-secrets"
 
 # (rule, file, field) → why it may be so
 _CT, _RELEASE = "mlops/templates/ct.yaml", "mlops/templates/release.yaml"
@@ -166,7 +169,7 @@ def load(root: Path = ROOT) -> Tree:
 
 
 def _releases(platform: settings.Platform, images: dict[str, str]) -> Iterator[Manifest]:
-    """What a release of each service would be, with the smallest mlops.yaml and more than one replica."""
+    """What a release of each service would be, with all that an mlops.yaml may ask for."""
     digest = f"sha256:{'0' * 64}"
     for service in platform.services:
         lock = Lock(
@@ -187,7 +190,8 @@ def _releases(platform: settings.Platform, images: dict[str, str]) -> Iterator[M
             workflows={},
         )
         for environment in service.environments:
-            knobs = config.Deploy(replicas=2)
+            scale = config.Scale(min=2, max=4)
+            knobs = config.Deploy(scale=scale, spread="zone", env={"THREADS": "2"}, secrets=["TOKEN"])
             given = config.Config.model_construct(deploy={environment: knobs})
             files = release_files(lock, digest, given, environment, images=images, record={})
             for name, text in files.items():
@@ -295,7 +299,15 @@ def _pod_spec(workflow: Body, template: Body) -> Body:
 
 _KINDS = {
     *("Application", "AppProject", "ConfigMap", "CronWorkflow", "Deployment", "EventBus", "EventSource"),
-    *("Kustomization", "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Role"),
+    *(
+        "HorizontalPodAutoscaler",
+        "Kustomization",
+        "Namespace",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Role",
+    ),
     *("RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount", "WorkflowTemplate"),
 }
 _VOLUMES = {"name", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret"}
@@ -493,6 +505,8 @@ def _secrets(tree: Tree) -> Iterator[Problem]:
     for manifest, field, namespace, name, key in _secret_uses(tree):
         wanted, places = SECRETS.get(name, ("", set()))
         where = SERVICES if namespace in tree.destinations() else namespace
+        if where == SERVICES and manifest.kind == "Deployment" and name == f"{manifest.name}{SERVICE_SECRETS}":
+            continue
         if key != wanted or where not in places:
             what = f"Secret {name}, key {key or '?'}, in namespace {namespace}: nobody is told to make it"
             yield manifest.problem(field, what, "correct it, or add it to SECRETS here and to docs/architecture.md")
@@ -818,9 +832,66 @@ def _budgets(tree: Tree) -> Iterator[Problem]:
         labels = manifest.body["spec"]["template"]["metadata"]["labels"]
         budgets = (budget for budget in tree.of("PodDisruptionBudget") if budget.namespace == manifest.namespace)
         covered = any(b.body["spec"]["selector"]["matchLabels"].items() <= labels.items() for b in budgets)
-        if manifest.body["spec"].get("replicas", 1) > 1 and not covered:
+        most = manifest.body["spec"].get("replicas", 1)
+        for scaler in _scalers(tree, manifest):
+            most = max(most, scaler.body["spec"]["maxReplicas"])
+        if most > 1 and not covered:
             what = "all replicas may be taken away at once when nodes are drained"
             yield manifest.problem("spec.replicas", what, "add a PodDisruptionBudget that selects its pods")
+    for budget in tree.of("PodDisruptionBudget"):
+        if "minAvailable" in budget.body["spec"]:
+            what = "where as many pods run as it asks for, no node can be drained"
+            yield budget.problem("spec.minAvailable", what, "write maxUnavailable: 1")
+
+
+def _scalers(tree: Tree, deployment: Manifest) -> list[Manifest]:
+    found = []
+    for scaler in tree.of("HorizontalPodAutoscaler"):
+        target = scaler.body["spec"]["scaleTargetRef"]
+        same = (target["apiVersion"], target["kind"], target["name"]) == ("apps/v1", "Deployment", deployment.name)
+        if same and scaler.namespace == deployment.namespace:
+            found.append(scaler)
+    return found
+
+
+def _scaling(tree: Tree) -> Iterator[Problem]:
+    scaled = set()
+    for deployment in tree.of("Deployment"):
+        scalers = _scalers(tree, deployment)
+        scaled |= {id(scaler) for scaler in scalers}
+        if scalers and "replicas" in deployment.body["spec"]:
+            what = "Argo CD would put back what the autoscaler changes"
+            yield deployment.problem("spec.replicas", what, "leave it out")
+    for scaler in tree.of("HorizontalPodAutoscaler"):
+        spec = scaler.body["spec"]
+        if id(scaler) not in scaled:
+            yield scaler.problem("spec.scaleTargetRef", "names no Deployment that is here", "correct the name")
+        if not 1 <= spec["minReplicas"] <= spec["maxReplicas"]:
+            yield scaler.problem("spec.minReplicas", "is not from 1 to maxReplicas", "correct the two")
+
+
+def _settings(tree: Tree) -> Iterator[Problem]:
+    for manifest in tree.of("Deployment"):
+        template = manifest.body["spec"]["template"]
+        given = template["metadata"].get("annotations", {}).get(SETTINGS)
+        for container in template["spec"]["containers"]:
+            names = [entry.get("configMapRef", {}).get("name", "") for entry in container.get("envFrom", [])]
+            found = next((tree.one("ConfigMap", manifest.namespace, n) for n in names if n.endswith("-env")), None)
+            if found and given != config_digest(found.body["data"]):
+                what = f"is not the digest of {found.name}: a change of it would start no pods"
+                field = f"spec.template.metadata.annotations[{SETTINGS}]"
+                yield manifest.problem(field, what, "write config_digest(data)")
+
+
+def _spread(tree: Tree) -> Iterator[Problem]:
+    for pod in _pods(tree):
+        for index, entry in enumerate(pod.spec.get("topologySpreadConstraints", [])):
+            field = f"{pod.field}.topologySpreadConstraints[{index}]"
+            if not entry["labelSelector"]["matchLabels"].items() <= pod.labels.items():
+                yield pod.manifest.problem(f"{field}.labelSelector", "does not select its own pod", "correct it")
+            if entry["whenUnsatisfiable"] != "ScheduleAnyway":
+                what = "on one node no second pod would start"
+                yield pod.manifest.problem(f"{field}.whenUnsatisfiable", what, "write ScheduleAnyway")
 
 
 def _wildcards(tree: Tree) -> Iterator[Problem]:
@@ -891,7 +962,12 @@ RULES = [
     Rule("host", "no pod has a path, a network or the rights of its node", _host),
     Rule("resources", "each container requests CPU and memory, and has a limit on memory", _resources),
     Rule("probes", "a Deployment is asked whether it lives and is ready", _probes),
-    Rule("budgets", "a Deployment with more than one replica has a PodDisruptionBudget", _budgets),
+    Rule(
+        "budgets", "a Deployment with more than one replica has a PodDisruptionBudget that lets nodes drain", _budgets
+    ),
+    Rule("scaling", "an autoscaler has a Deployment, and Argo CD leaves it the number of pods", _scaling),
+    Rule("settings", "pods carry the digest of their settings, so that a change starts new ones", _settings),
+    Rule("spread", "pods are kept apart from their own, and run all the same where that cannot be", _spread),
     Rule("wildcards", "no right is granted by a wildcard", _wildcards),
     Rule("exec", "nobody may start a command in another pod", _exec),
     Rule("non-root", "each container runs as another user than root, under the runtime's seccomp profile", _non_root),

@@ -47,7 +47,9 @@ def delete(store: Store, name: str) -> None:
 
 
 class Applications:
-    """`resolve` says where a `repoURL` is read from; `check` finds more (field, message) problems in each manifest."""
+    """`resolve` says where a `repoURL` is read from; `check` finds more (field, message) problems in each manifest;
+    `prepare` is given what Git says before any of it is applied, in the same transaction.
+    """
 
     def __init__(
         self,
@@ -56,9 +58,10 @@ class Applications:
         *,
         resolve: Callable[[str], str] = lambda url: url,
         check: Callable[[Object], Iterable[tuple[str, str]]] = lambda obj: (),
+        prepare: Callable[[Sequence[Object]], None] = lambda objects: None,
     ) -> None:
         self._store, self._home = store, home / "cd"
-        self._resolve, self._check = resolve, check
+        self._resolve, self._check, self._before = resolve, check, prepare
         self._work: Work[str] = Work()
         self._states: dict[str, _State] = {}
         self._mirrors: dict[str, Mirror] = {}
@@ -127,6 +130,8 @@ class Applications:
             if app is None or app.get("spec", {}) != spec:
                 self._work.add(name)
                 return
+            if refresh and isinstance(state.target, Target):
+                self._before(state.target.objects)
             before = copy.deepcopy(app)
             look = Look(self._store, app, list(self._invalid(app)), state.target)
             look.take()

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from solo.store import Object
 
+IGNORED = "argocd.argoproj.io/ignore-healthcheck"
+
 # from best to worst; an Application is as healthy as its worst part
 ORDER = ("Healthy", "Suspended", "Progressing", "Missing", "Degraded", "Unknown")
 
@@ -17,7 +19,9 @@ class Health(NamedTuple):
 
 
 def of(obj: Object) -> Health | None:
-    """None for kinds that have no health of their own."""
+    """None for kinds that have no health of their own, and for objects whose health is not to count."""
+    if (obj["metadata"].get("annotations") or {}).get(IGNORED) == "true":
+        return None
     if obj["kind"] == "Deployment":
         return _deployment(obj)
     return Health("Healthy") if obj["kind"] == "Service" else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from solo.cd import rollout, services
+from solo.cd import health, rollout, services
 from solo.cd.problems import COMMON, METADATA, Problem, compare
 from solo.store import Object
 
@@ -71,7 +71,7 @@ def check(obj: Object) -> list[Problem]:
     if "namespace" in meta and not LABEL.fullmatch(meta["namespace"]):
         problems.append(Problem("metadata.namespace", f"{meta['namespace']!r} is not a valid namespace"))
     for key in meta.get("annotations", {}):
-        if key.startswith("argocd.argoproj.io/"):
+        if key.startswith("argocd.argoproj.io/") and key != health.IGNORED:
             # hooks and waves would need an order; solo applies a commit as one transaction
             problems.append(
                 Problem(f"metadata.annotations.{key}", "is not supported: solo has no hooks, waves or sync options")

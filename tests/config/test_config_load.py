@@ -33,7 +33,10 @@ def test_the_smallest_file_has_the_documented_defaults():
     assert config.train.seconds == config.data.seconds == config.process.seconds == config.test.seconds == 30 * 60
     assert config.train.resources.model_dump() == {"cpu": "1", "memory": "1Gi", "gpu": 0}
     assert config.data.expect.model_dump() == {"rows": 1, "label": "", "classes": [], "missing": 0.0}
-    assert config.deploy["dev"].model_dump() == {"replicas": 1, "max_surge": 1, "max_unavailable": 0}
+    assert config.deploy["dev"].model_dump() == {
+        **{"replicas": 1, "scale": None, "max_surge": 1, "max_unavailable": 0, "spread": "node"},
+        **{"resources": {"cpu": "100m", "memory": "512Mi"}, "env": {}, "secrets": []},
+    }
     assert (config.seed, config.params, config.dockerfile) == (0, {}, "Dockerfile")
     assert config.gate.serving is None
 
@@ -42,7 +45,19 @@ def test_the_example_service_is_valid():
     assert load(EXAMPLE).service == "digits"
 
 
-@pytest.mark.parametrize("text", [VALID, SMALLEST])
+SCALED = SMALLEST.replace(
+    "{dev: {}}", '{dev: {scale: {max: 5}, spread: zone, env: {THREADS: "2"}, secrets: [TOKEN]}, prod: {replicas: 3}}'
+)
+
+
+def test_each_environment_is_deployed_as_it_says():
+    dev, prod = load(SCALED).deploy.values()
+    assert (dev.scale.min, dev.scale.max, dev.scale.cpu) == (1, 5, 70)
+    assert (dev.spread, dev.env, dev.secrets) == ("zone", {"THREADS": "2"}, ["TOKEN"])
+    assert (prod.replicas, prod.scale, prod.spread, prod.env, prod.secrets) == (3, None, "node", {}, [])
+
+
+@pytest.mark.parametrize("text", [VALID, SMALLEST, SCALED])
 def test_a_config_travels_as_json_and_comes_back_the_same(text):
     config = load(text)
     assert Config.model_validate_json(config.model_dump_json()) == config

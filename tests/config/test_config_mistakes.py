@@ -11,6 +11,11 @@ from pipelines.errors import Exit, YardError
 
 VALID = (Path(__file__).parent / "valid.yaml").read_text()
 
+RESERVED = (
+    "choose another name; reserved: BUNDLE_DIGEST, HOME, HOST, HOSTNAME, LOCK, MODEL_NAME, MODEL_VERSION, PATH, PORT, "
+    "TMPDIR, KUBERNETES_…, LD_…, PYTHON…"
+)
+
 # what the rule is about, what to replace in the valid file, by what, and the whole message
 MISTAKES = [
     # the shape
@@ -24,7 +29,8 @@ MISTAKES = [
         "a key that resembles no other: all that are known",
         "replicas: 2",
         "zone: 2",
-        "mlops.yaml:21: deploy.dev.zone: unknown key\n  → known here: max_surge, max_unavailable, replicas",
+        "mlops.yaml:21: deploy.dev.zone: unknown key\n  → known here: env, max_surge, max_unavailable, replicas, "
+        "resources, scale, secrets, spread",
     ),
     ("a key at the top", "seed: 7", "sede: 7", "mlops.yaml:14: sede: unknown key\n  → did you mean 'seed'?"),
     ("a missing key", "  samples: 300\n", "", "mlops.yaml:15: gate.samples: is missing\n  → add `samples:`"),
@@ -377,6 +383,124 @@ MISTAKES = [
         "replicas: 2, max_surge: 0",
         "mlops.yaml:21: deploy.dev: with max_surge and max_unavailable both 0 no rollout could ever begin\n"
         "  → set one of them to 1",
+    ),
+    (
+        "pods of an autoscaler, and of nobody",
+        "replicas: 2",
+        "scale: {max: 5}, replicas: 2",
+        "mlops.yaml:21: deploy.dev.replicas: with `scale` the load says how many pods there are\n  → remove `replicas`",
+    ),
+    (
+        "an autoscaler without an upper end",
+        "replicas: 2",
+        "scale: {min: 2}",
+        "mlops.yaml:21: deploy.dev.scale.max: is missing\n  → add `max:`",
+    ),
+    (
+        "an autoscaler with its ends exchanged",
+        "replicas: 2",
+        "scale: {min: 5, max: 2}",
+        "mlops.yaml:21: deploy.dev.scale.min: min 5 is more than max 2\n  → exchange the two",
+    ),
+    (
+        "an autoscaler that scales on something else",
+        "replicas: 2",
+        "scale: {max: 5, memory: 70}",
+        "mlops.yaml:21: deploy.dev.scale.memory: unknown key\n  → known here: cpu, max, min",
+    ),
+    (
+        "a key of scale that is misspelt",
+        "replicas: 2",
+        "scale: {max: 5, cpus: 70}",
+        "mlops.yaml:21: deploy.dev.scale.cpus: unknown key\n  → did you mean 'cpu'?",
+    ),
+    (
+        "pods spread over something else",
+        "replicas: 2",
+        "spread: rack",
+        "mlops.yaml:21: deploy.dev.spread: expected 'node', 'zone' or 'none', got 'rack'\n  → write one of these",
+    ),
+    (
+        "a misspelt knob",
+        "replicas: 2",
+        "secret: [TOKEN]",
+        "mlops.yaml:21: deploy.dev.secret: unknown key\n  → did you mean 'secrets'?",
+    ),
+    (
+        "a disk for serving",
+        "replicas: 2",
+        "resources: {disk: 1Gi}",
+        "mlops.yaml:21: deploy.dev.resources.disk: unknown key\n  → known here: cpu, memory",
+    ),
+    (
+        "memory for serving without a unit",
+        "replicas: 2",
+        "resources: {memory: 2G}",
+        "mlops.yaml:21: deploy.dev.resources.memory: '2G' is not an amount of memory"
+        "\n  → write for example 512Mi or 2Gi",
+    ),
+    (
+        "a variable that the platform sets",
+        "replicas: 2",
+        'env: {PORT: "80"}',
+        f"mlops.yaml:21: deploy.dev.env.PORT: 'PORT' is set by the platform, not by a service\n  → {RESERVED}",
+    ),
+    (
+        "a variable that would change how the server is loaded",
+        "replicas: 2",
+        "env: {LD_PRELOAD: /tmp/x.so}",
+        "mlops.yaml:21: deploy.dev.env.LD_PRELOAD: 'LD_PRELOAD' is set by the platform, not by a service"
+        f"\n  → {RESERVED}",
+    ),
+    (
+        "a variable that no shell could read",
+        "replicas: 2",
+        "env: {log-level: info}",
+        "mlops.yaml:21: deploy.dev.env.log-level: 'log-level' is not a name: "
+        "letters, digits and _, not beginning with a digit"
+        "\n  → rename it",
+    ),
+    (
+        "a number as a variable",
+        "replicas: 2",
+        "env: {THREADS: 2}",
+        'mlops.yaml:21: deploy.dev.env.THREADS: expected text, got 2\n  → put it in quotes: "2"',
+    ),
+    (
+        "a variable with a control character",
+        "replicas: 2",
+        'env: {A: "\\x1b[1m"}',
+        "mlops.yaml:21: deploy.dev.env.A: the value contains a control character\n  → remove it",
+    ),
+    (
+        "data in the environment",
+        "replicas: 2",
+        f"env: {{A: {'x' * 17000}}}",
+        "mlops.yaml:21: deploy.dev.env: more than 16 KiB of settings\n  → keep data in data files",
+    ),
+    (
+        "a secret with its value",
+        "replicas: 2",
+        "secrets: {TOKEN: s3cret}",
+        "mlops.yaml:21: deploy.dev.secrets: expected a list, got a mapping\n  → write a list",
+    ),
+    (
+        "a secret that the platform sets",
+        "replicas: 2",
+        "secrets: [LOCK]",
+        f"mlops.yaml:21: deploy.dev.secrets[0]: 'LOCK' is set by the platform, not by a service\n  → {RESERVED}",
+    ),
+    (
+        "a name that is a setting and a secret",
+        "replicas: 2",
+        "env: {A: b}, secrets: [A]",
+        "mlops.yaml:21: deploy.dev.env.A: 'A' is in `env` and in `secrets`\n  → remove one of the two",
+    ),
+    (
+        "a secret listed twice",
+        "replicas: 2",
+        "secrets: [A, B, A]",
+        "mlops.yaml:21: deploy.dev.secrets: 'A' is listed twice\n  → remove one of the two",
     ),
 ]
 

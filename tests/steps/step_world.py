@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.config import Config
+from pipelines.config import Config, Deploy
 from pipelines.registry import AXES, Lock, LockedVersion
 from pipelines.steps.release import release
 from pipelines.steps.verify import inspect
@@ -123,10 +123,14 @@ class World:
     def digits(self):
         return self.repository("digits")
 
-    def lock(self, sha, service="digits", attempt=1, bundle=None, image="image"):
-        """A lock of that commit; every one is another. `bundle` is its bundle.json, as data."""
+    def lock(self, sha, service="digits", attempt=1, bundle=None, image="image", deploy=None):
+        """A lock of that commit; every one is another. `bundle` is its bundle.json, as data; `deploy` as in mlops.yaml,
+        for dev.
+        """
         self._number += 1
         config = CONFIG.model_dump(mode="json") | {"service": service}
+        if deploy is not None:
+            config["deploy"] = {"dev": Deploy.model_validate(deploy).model_dump(mode="json")}
         app = self.registry.put_blob(json.dumps({"config": config}).encode())
         files = self._tree(json.dumps(bundle or GOLDEN))
         digests = dict.fromkeys(AXES, app) | {"model": files}

@@ -47,6 +47,9 @@ MAIN = ("spec", "templates", "main", "dag", "tasks")
 TRIGGER = ("spec", "triggers", "ci-digits", "template")
 RESOURCE = (*TRIGGER, "k8s", "source", "resource")
 POD = ("spec", "template", "spec")
+SPREAD = (*POD, "topologySpreadConstraints", 0)
+TOKEN = (*POD, "containers", "serving", "env", "TOKEN", "valueFrom", "secretKeyRef")
+SCALER, BUDGET = "HorizontalPodAutoscaler/digits-dev/digits", "PodDisruptionBudget/digits-dev/digits"
 SHA = "mlops/templates/ci.yaml needs the argument sha"
 
 BROKEN = [
@@ -132,6 +135,7 @@ BROKEN = [
     Broken(
         "secrets", SERVED, (*POD, "volumes", "registry", "secret", "secretName"), "registry", "in namespace digits-dev"
     ),
+    Broken("secrets", SERVED, (*TOKEN, "name"), "cats-secrets", "Secret cats-secrets, key TOKEN, in namespace digits"),
     Broken("secrets", BUS, ("spec", "webhook", "built", "authSecret", "name"), "token", "Secret token"),
     Broken(
         "secrets",
@@ -160,6 +164,7 @@ BROKEN = [
     Broken("executors", "Role/mlops/executor", ("rules", 0, "verbs"), ["create"], "executor may not report results"),
     Broken("config-maps", CI, (*CLAIM, "container", "envFrom", 0, "configMapRef", "name"), "end", "no ConfigMap end"),
     Broken("config-maps", "ConfigMap/digits-dev/endpoints", (), GONE, "no ConfigMap endpoints in namespace digits-dev"),
+    Broken("config-maps", "ConfigMap/digits-dev/digits-env", (), GONE, "no ConfigMap digits-env in namespace digits"),
     Broken("config-maps", "ConfigMap/mlops/endpoints", ("data", "REGISTRY"), GONE, "$(REGISTRY) is in no variable"),
     Broken(
         "config-maps",
@@ -216,6 +221,7 @@ BROKEN = [
         "applications", PROJECT, ("spec", "destinations"), [], "spec.destination: argocd/projects/services.yaml does"
     ),
     Broken("applications", PROJECT, ("spec", "namespaceResourceWhitelist", 0), GONE, "does not allow Deployment"),
+    Broken("applications", PROJECT, ("spec", "namespaceResourceWhitelist", 4), GONE, "does not allow HorizontalPodA"),
     Broken("image-versions", CI, (*CLAIM, "container", "image"), "ghcr.io/trainyard/pipelines", "another one tomorrow"),
     Broken("image-versions", CI, (*CLAIM, "container", "image"), "localhost:5000/pipelines", "another one tomorrow"),
     Broken("image-versions", STORE, (*POD, "containers", 0, "image"), "storage:latest", "storage:latest"),
@@ -240,6 +246,16 @@ BROKEN = [
     Broken("probes", SERVED, (*POD, "containers", 0, "readinessProbe"), GONE, "readinessProbe: nobody asks"),
     Broken("budgets", "PodDisruptionBudget/digits-dev/digits", (), GONE, "deployment.yaml): spec.replicas"),
     Broken("budgets", STORE, ("spec", "replicas"), 2, "storage.yaml: spec.replicas"),
+    Broken("budgets", BUDGET, ("spec", "minAvailable"), 1, "spec.minAvailable: where as many pods run as it asks for"),
+    Broken("scaling", SERVED, ("spec", "replicas"), 2, "Argo CD would put back what the autoscaler changes"),
+    Broken("scaling", SCALER, ("spec", "scaleTargetRef", "name"), "digit", "names no Deployment"),
+    Broken("scaling", SCALER, ("spec", "minReplicas"), 5, "is not from 1 to maxReplicas"),
+    Broken("settings", "ConfigMap/digits-dev/digits-env", ("data", "THREADS"), "3", "is not the digest of digits-env"),
+    Broken(
+        "settings", SERVED, ("spec", "template", "metadata", "annotations", lint.SETTINGS), GONE, "would start no pods"
+    ),
+    Broken("spread", SERVED, (*SPREAD, "labelSelector", "matchLabels"), {"a": "b"}, "does not select its own pod"),
+    Broken("spread", SERVED, (*SPREAD, "whenUnsatisfiable"), "DoNotSchedule", "no second pod would start"),
     Broken("wildcards", "Role/mlops/executor", ("rules", 0, "verbs"), ["*"], "rules[0].verbs[0]: '*'"),
     Broken("wildcards", "Role/argocd/verify", ("rules", 0, "resources"), ["applications", "pods/*"], "'pods/*'"),
     Broken(
