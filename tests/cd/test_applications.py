@@ -478,3 +478,40 @@ async def test_more_checks_come_with_the_file_and_line(world):
 
 def policy(*, prune=True, selfHeal=True):
     return {"automated": {"prune": prune, "selfHeal": selfHeal}, "syncOptions": ["CreateNamespace=true"]}
+
+
+SCALER = """\
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: digits
+  annotations: {argocd.argoproj.io/ignore-healthcheck: "true"}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: digits}
+  minReplicas: 2
+  maxReplicas: 4
+"""
+
+
+async def test_an_autoscaler_is_applied_and_its_deployment_runs_one_pod(world):
+    kinds = project()["spec"]["namespaceResourceWhitelist"]
+    scaling = [{"group": "autoscaling", "kind": "HorizontalPodAutoscaler"}]
+    world.store.update(
+        world.store.get("AppProject", "argocd", "services") | project(namespaceResourceWhitelist=kinds + scaling)
+    )
+    scaled = deployment().replace("  replicas: 2\n", "")
+    world.store.create(application())
+    sha = world.repository.commit(release() | {"digits/dev/deployment.yaml": scaled, "digits/dev/hpa.yaml": SCALER})
+    await world.deployed(sha)
+    assert world.images() == ["app:v1"]
+    rows = {row["kind"]: row["status"] for row in world.status()["resources"]}
+    assert rows["HorizontalPodAutoscaler"] == "Synced"
+
+
+async def test_the_health_of_an_object_that_says_so_does_not_count(released):
+    text = deployment("app:never").replace(
+        "name: digits\n", 'name: digits\n  annotations: {argocd.argoproj.io/ignore-healthcheck: "true"}\n', 1
+    )
+    sha = await released.push(release() | {"digits/dev/deployment.yaml": text})
+    await until(lambda: "app:never" in released.images())
+    await released.deployed(sha)
