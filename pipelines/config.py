@@ -6,7 +6,7 @@ import json
 import math
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,8 @@ from pydantic import (
 from pipelines.documents import Strict, mistake, read, suggest
 
 FILE = "mlops.yaml"
+Environment = Literal["dev", "stage", "prod"]
+ENVIRONMENTS: tuple[str, ...] = get_args(Environment)
 LONGEST = 24 * 3600  # seconds: no step outlives its run
 
 # what the serving process gets from the platform, the container runtime or solo: a service cannot set it
@@ -389,7 +391,7 @@ class Config(Strict):
     )
     seed: int = Field(default=0, ge=0, lt=2**32)
     gate: Gate
-    deploy: dict[Literal["dev", "stage", "prod"], Deploy]
+    deploy: dict[Environment, Deploy]
     dockerfile: Annotated[str, AfterValidator(_inside)] = "Dockerfile"
 
     @field_validator("deploy")

@@ -56,6 +56,13 @@ def find(server: str) -> Addresses:
         ) from None
 
 
+def endpoints(server: str) -> dict[str, str]:
+    """What ConfigMap `endpoints` holds, for commands that only read Git: from `platform.yaml` if nothing runs here."""
+    if server or (home() / STATE).exists():
+        return find(server).environment
+    return {**_committed(), **_environment()}
+
+
 def home() -> Path:
     """solo's state: TRAINYARD_HOME, else `.solo` of the checkout, looked for from here upward."""
     if os.environ.get("TRAINYARD_HOME"):

@@ -43,6 +43,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+environments = typer.Typer(help="The environments of the services.", no_args_is_help=True)
+app.add_typer(environments, name="env")
+
 
 def run(argv: list[str]) -> int:
     """Parse and run one command line; returns the exit code."""
@@ -129,6 +132,22 @@ def trace(sha: Sha, server: Server = "") -> None:
     from pipelines.cli.trace import trace
 
     trace(find(server), sha)
+
+
+@environments.command("diff")
+def env_diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="An environment: dev, stage or prod.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    server: Server = "",
+    service: Service = "",
+) -> int:
+    """What differs between two environments: in mlops.yaml, and in what is released to them.
+
+    Read from Git: the services' branches and the releases repository. Exit code 9 if anything differs.
+    """
+    from pipelines.cli.environments import diff
+
+    return diff(server, first, second, service)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import Config, load, schema
+from pipelines.config import RESERVED, RESERVED_BEGINNINGS, Config, Deploy, load, schema
 from pipelines.errors import YardError
 
 VALID = (Path(__file__).parent / "valid.yaml").read_text()
@@ -107,6 +108,20 @@ def test_an_anchor_gives_a_value_twice():
 )
 def test_durations(written, seconds):
     assert load(VALID.replace("timeout: 10m", f"timeout: {written}")).train.seconds == seconds
+
+
+def test_each_knob_of_an_environment_is_in_the_docs_with_its_default_and_an_example():
+    text = (Path(__file__).parents[2] / "docs/services.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.+ \| .+) \|$", text, re.M))
+    assert rows.keys() == Deploy.model_fields.keys()
+    for name, row in rows.items():
+        default, example = (cell.strip("`") for cell in row.split(" | "))
+        real = Deploy().model_dump()[name]
+        assert not real if default == "none" else real == yaml.safe_load(default)
+        load(SMALLEST.replace("{dev: {}}", f"{{dev: {{{example}}}}}"))
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    assert load(SMALLEST.replace("deploy: {dev: {}}\n", block)).deploy["prod"].secrets == ["TOKEN"]
+    assert all(f"`{word}`" in text for word in (*RESERVED, *RESERVED_BEGINNINGS))
 
 
 def test_the_published_schema_knows_every_key_and_refuses_others():

@@ -38,3 +38,8 @@ def test_settings_and_secrets_reach_the_process_and_a_change_starts_another(plat
     (environment_now,) = served(platform).values()
     assert environment_now["GREETING"] == "bye"
     assert environment_now["TOKEN"] == environment["TOKEN"]
+
+    told = platform.yard("env", "diff", "dev", "prod", check=False)
+    assert told.returncode == 9, told.stderr
+    assert "digits: nothing is released to prod" in told.stdout
+    assert "digits/v1" in told.stdout
