@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipelines.config import DnsLabel
+from pipelines.config import DnsLabel, Environment
 from pipelines.documents import Strict, mistake, read
 
 FILE = "platform.yaml"
@@ -136,7 +136,6 @@ Bucket = Annotated[str, AfterValidator(_bucket)]
 Host = Annotated[str, AfterValidator(_host)]
 Email = Annotated[str, AfterValidator(_email)]
 Role = Literal["train", "serve"]
-Environment = Literal["dev", "stage", "prod"]
 
 
 def _option(meaning: str, example: Any, default: Any = ...) -> Any:

@@ -27,6 +27,8 @@ PROD = "  prod: {scale: {min: 2, max: 6}, env: {THREADS: '4'}, secrets: [TOKEN],
 IMAGES = {"pipelines": "pipelines:1", "serving": "serving:1"}
 PLATFORM = """\
 apiVersion: trainyard/v1
+domain: example.com
+repository: acme/platform
 services:
   - {repo: acme/digits, name: digits, environments: [dev, prod]}
   - {repo: acme/iris, name: iris}
