@@ -38,6 +38,7 @@ from solo.manifests import (
     make_secrets,
     public_key,
     readdress,
+    secret_names,
     secret_value,
 )
 from solo.pods.directory import kill_all
@@ -119,9 +120,9 @@ class Solo:
         runner = workflows.Runner(store, scratch_bucket=scratch_bucket)
         services = Services(store)
         url_of = self._repo_url(committed["GIT_URL"], endpoints["GIT_URL"])
-        applications = Applications(
-            store, self.home, resolve=url_of, check=_refusals, prepare=partial(make_secrets, store)
-        )
+        # as on a cluster, a release that names a Secret of the platform waits for it in vain
+        prepare = partial(make_secrets, store, but=secret_names(objects))
+        applications = Applications(store, self.home, resolve=url_of, check=_refusals, prepare=prepare)
         deployments = Deployments(store)
         bus = Bus(store, lambda obj: _submit(store, obj))
         api = Api(

@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,15 +124,21 @@ def readdress(objects: Sequence[Object], endpoints: Mapping[str, str]) -> dict[s
     return changed
 
 
-def make_secrets(store: Store, objects: Sequence[Object]) -> None:
+def make_secrets(store: Store, objects: Sequence[Object], *, but: Collection[str] = ()) -> None:
     """Create the Secrets that the objects mention and nobody defines: random, once, one value for one (Secret, key)
     everywhere.
 
     A mention without a key (a whole Secret as a volume) gets the key `credentials`. A key named `….pem` is an EC P-256
-    private key. Optional mentions are left out.
+    private key. Optional mentions are left out, and Secrets named in `but`.
     """
     for namespace, name, key in sorted(set(_mentions(objects))):
-        _put(store, namespace, name, key, secret_value(store, name, key))
+        if name not in but:
+            _put(store, namespace, name, key, secret_value(store, name, key))
+
+
+def secret_names(objects: Sequence[Object]) -> set[str]:
+    """The Secrets that the objects cannot do without."""
+    return {name for _, name, _ in _mentions(objects)}
 
 
 def make_registry_login(store: Store, objects: Sequence[Object], host: str) -> tuple[str, str]:

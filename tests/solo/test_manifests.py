@@ -23,6 +23,7 @@ from solo.manifests import (
     parse,
     public_key,
     readdress,
+    secret_names,
 )
 from solo.store import Store
 
@@ -125,6 +126,17 @@ def test_a_secret_is_made_once_and_is_the_same_everywhere():
     assert store.find("Secret", "a", "git-read") is None
     make_secrets(store, objects)
     assert store.get("Secret", "a", "registry")["data"] == first[0]
+
+
+def test_a_release_gets_its_own_secrets_and_none_of_the_platforms():
+    store = Store()
+    committed = [{"kind": "X", "metadata": {"namespace": "mlops"}, "v": {"secret": {"secretName": "registry"}}}]
+    make_secrets(store, committed)
+    references = [{"secretKeyRef": {"name": name, "key": "TOKEN"}} for name in ("digits-secrets", "registry")]
+    release = [{"kind": "X", "metadata": {"namespace": "digits-dev"}, "v": references}]
+    make_secrets(store, release, but=secret_names(committed))
+    assert store.get("Secret", "digits-dev", "digits-secrets")["data"].keys() == {"TOKEN"}
+    assert store.find("Secret", "digits-dev", "registry") is None
 
 
 def test_a_key_in_pem_is_a_signing_key_and_its_public_half_is_told():
