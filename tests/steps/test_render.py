@@ -14,6 +14,8 @@ from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "o:1", "k:1")
 PLATFORM = {
+    "domain": "a.example",
+    "repository": "me/platform",
     "apiVersion": "trainyard/v1",
     "services": [{"repo": "acme/digits", "name": "digits"}],
     "releases": "acme/releases",
