@@ -324,10 +324,10 @@ def noted(objects: list[Object]) -> list[str]:
                     "nodeSelector",
                     "podGC",
                     "repositories",
+                    "labels",
                 }
-                name = next(
-                    (part for part in parts if part in known), parts[-1] if obj["kind"] != "EventBus" else "EventBus"
-                )
+                whole = obj["kind"] in ("EventBus", "NetworkPolicy", "ResourceQuota", "LimitRange")
+                name = obj["kind"] if whole else next((part for part in parts if part in known), parts[-1])
                 reasons.setdefault(verdict.why, set()).add(name)
     return [f"{', '.join(sorted(names))}: {why}" for why, names in sorted(reasons.items())]
 

@@ -4,7 +4,7 @@ docs/support.md print it.
 *honoured*: done as Kubernetes or Argo does it. *noted*: isolation, placement or capacity, meaningless for a process
 on one machine; listed at
 start. Everything that is not in the table is *refused* before anything runs. In a field, `[]` is any element of a
-list and `*` any key of a map;
+list, `*` any key of a map, `x*` any that begins with x;
 `…` at the end covers everything below.
 """
 
@@ -157,6 +157,7 @@ def _deployment() -> list[Rule]:
 
 
 RULES: list[Rule] = [
+    Rule("Namespace", "noted", "metadata.labels.pod-security*", f"what a pod may ask for: {ISOLATION}"),
     Rule("*", "honoured", META),
     *_workflow("Workflow WorkflowTemplate", "spec."),
     Rule(
@@ -204,7 +205,7 @@ RULES: list[Rule] = [
     Rule("NetworkPolicy", "noted", "spec.…", "a process has the network of this machine"),
     Rule("Namespace", "honoured", "spec.…"),
     Rule("PodDisruptionBudget", "noted", "spec.…", "nothing evicts a process here"),
-    Rule("HorizontalPodAutoscaler", "noted", "spec.…", CAPACITY),
+    Rule("HorizontalPodAutoscaler ResourceQuota LimitRange", "noted", "spec.…", CAPACITY),
 ]
 
 
@@ -265,7 +266,8 @@ def _pattern(field: str) -> re.Pattern[str]:
         elif part == "[]":
             piece = r"\[\]"
         else:
-            piece = ("\x1f" if index else "") + ("[^\x1f\\[]+" if part == "*" else re.escape(part))
+            name = "[^\x1f\\[]+" if part == "*" else re.escape(part).replace(r"\*", "[^\x1f\\[]*")
+            piece = ("\x1f" if index else "") + name
         if index:
             text += "(?:"
             depth += 1

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pipelines import platform
 from pipelines.cli.addresses import Addresses, settings
 from pipelines.cli.argo import Argo
-from pipelines.cli.runs import all_runs, full_sha
+from pipelines.cli.runs import PIPELINES, all_runs, full_sha
 from pipelines.errors import Exit, YardError
 
 PATIENCE = 30.0  # seconds for the Git host to say whether it has a commit
@@ -37,7 +37,7 @@ def rerun(addresses: Addresses, text: str, service: str) -> None:
     parameters |= {"attempt": str(attempt), "delivery": delivery}
     labels = {"trainyard/pipeline": "ci", "trainyard/service": name, "trainyard/sha": sha}
     made = argo.submit(
-        "mlops",
+        PIPELINES["ci"],
         "ci",
         {
             "name": f"ci-{slug}-{sha[:12]}-{attempt}",

@@ -14,8 +14,8 @@ from pipelines.cli.argo import Argo, Workflow
 from pipelines.errors import Exit, YardError
 from pipelines.gate import Decision
 
-PIPELINES = {"ci": "mlops", "ct": "mlops", "release": "mlops-release", "verify": "mlops-release"}
-NAMESPACES = ("mlops", "mlops-release")
+PIPELINES = {"ci": "mlops-build", "ct": "mlops", "release": "mlops-release", "verify": "mlops-release"}
+NAMESPACES = tuple(dict.fromkeys(PIPELINES.values()))
 BAD = ("Failed", "Error")
 DONE = ("Succeeded", *BAD)
 # the steps that run the user's own code or files: their exit codes mean nothing to us

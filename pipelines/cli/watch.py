@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.cli.addresses import Addresses, settings
 from pipelines.cli.argo import Argo, Workflow
 from pipelines.cli.logs import tail
-from pipelines.cli.runs import BAD, DONE, PIPELINES, Run, Step, all_runs, full_sha, outcome_code, run_of
+from pipelines.cli.runs import BAD, DONE, NAMESPACES, PIPELINES, Run, Step, all_runs, full_sha, outcome_code, run_of
 from pipelines.cli.show import brief, duration, numbers
 from pipelines.errors import Exit, YardError
 
@@ -67,8 +67,8 @@ class Watch:
         # what is there already, in the order of the chain; then what changes, as it comes
         self._list()
         code = self._advance()
-        self._listen("mlops", self.sha)
-        self._listen("mlops-release", self.sha)
+        for namespace in NAMESPACES:
+            self._listen(namespace, self.sha)
         while code is None:
             if self._hear():
                 self._catch_up()
@@ -203,7 +203,7 @@ class Watch:
             self.say("unchanged: this very model is out already")
             return Exit.OK
         if commit:
-            self._listen("mlops-release", commit)
+            self._listen(PIPELINES["verify"], commit)
         return None
 
     def _verified(self, run: Run, failed: Step | None) -> int:

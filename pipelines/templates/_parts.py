@@ -20,6 +20,13 @@ USER = 65532
 GPU_LABEL = "nvidia.com/gpu.present"
 WEEK = 7 * 24 * 3600
 USER_CODE = {"trainyard/code": "user"}  # label of the pods that run the user's own code
+TO = "trainyard/to-"
+
+
+def reaches(*places: str) -> dict[str, str]:
+    """Labels that open the way to places beyond those that every pod reaches; network.py says what each is."""
+    return {f"{TO}{place}": "yes" for place in places}
+
 
 CLOSED = m.SecurityContext(
     allow_privilege_escalation=False,
@@ -45,21 +52,24 @@ class Images(NamedTuple):
 
 
 class Credential(NamedTuple):
-    """A Secret that a step needs: mounted as a file, its path in an environment variable, never its value."""
+    """A Secret that a step needs: mounted as a file, its path in an environment variable, never its value. `place` is
+    where it is good for, if not the object store, which every pod reaches.
+    """
 
     secret: str
     key: str
     env: str
+    place: str = ""
     optional: bool = False
 
 
 REGISTRY = Credential("registry", "credentials", "REGISTRY_CREDENTIALS")
-REGISTRY_PUSH = Credential("registry-push", ".dockerconfigjson", "REGISTRY_AUTH", optional=True)
+REGISTRY_PUSH = Credential("registry-push", ".dockerconfigjson", "REGISTRY_AUTH", "registry", optional=True)
 SIGNING = Credential("signing", "key.pem", "SIGNING_KEY")
-STAGES = Credential("stages-token", "token", "STAGES_TOKEN_FILE")
-GIT_READ = Credential("git-read", "token", "GIT_TOKEN_FILE", optional=True)
-GIT_WRITE = Credential("git-write", "token", "GIT_TOKEN_FILE", optional=True)
-GIT_STATUS = Credential("git-status", "token", "GIT_TOKEN_FILE", optional=True)
+STAGES = Credential("stages-token", "token", "STAGES_TOKEN_FILE", "events")
+GIT_READ = Credential("git-read", "token", "GIT_TOKEN_FILE", "git", optional=True)
+GIT_WRITE = Credential("git-write", "token", "GIT_TOKEN_FILE", "git", optional=True)
+GIT_STATUS = Credential("git-status", "token", "GIT_TOKEN_FILE", "git", optional=True)
 
 # A pod that went: its node died (Error), it was killed, by hand or for its memory (SIGKILL), or it had to leave as its
 # node was drained (SIGTERM). One whose time was over ends the same way, and would be over again.
@@ -85,10 +95,13 @@ RETRY_LOST = m.RetryStrategy(
 
 
 def platform(
-    name: str, step: Step, images: Images, *credentials: Credential, minutes: int = 10, **more: Any
+    name: str, step: Step, images: Images, *credentials: Credential, minutes: int = 10, to: str = "", **more: Any
 ) -> Container:
-    """A template that runs one of the platform's steps; inputs and outputs come from the function's signature."""
+    """A template that runs one of the platform's steps; inputs and outputs come from the function's signature. It
+    reaches what its credentials are good for, and `to`.
+    """
     wanted = signature(step)
+    places = [place for place in (*(c.place for c in credentials), to) if place]
     tmp = [m.VolumeMount(name="tmp", mount_path="/tmp")]  # noqa: S108
     mounts = [m.VolumeMount(name=c.secret, mount_path=f"/var/run/{c.secret}", read_only=True) for c in credentials]
     return Container(
@@ -120,6 +133,7 @@ def platform(
         security_context=CLOSED,
         retry_strategy=RETRY,
         active_deadline_seconds=minutes * 60,
+        labels=reaches(*places) or None,
         **more,
     )
 

@@ -2,6 +2,7 @@
 
 claim, checkout ▸ validate ▸ build ▸ test, sbom ▸ built
 
+It has a namespace of its own: a Workflow lives in one, and Kaniko's pod passes no policy but `baseline`.
 Claim and checkout run side by side: a duplicate costs one checkout more, and every push saves a pod's time.
 """
 
@@ -28,7 +29,7 @@ def arguments(*names: str) -> list[Parameter]:
 
 def template(images: p.Images, platform: Platform) -> WorkflowTemplate:
     to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
-    with p.pipeline("ci", "mlops", arguments(*SERVICE), status=to_host, minutes=120) as workflow:
+    with p.pipeline("ci", "mlops-build", arguments(*SERVICE), status=to_host, minutes=120) as workflow:
         claims = p.platform("claim", claim, images, p.REGISTRY)
         checks_out = p.platform("checkout", checkout, images, p.GIT_READ)
         validates = p.platform("validate", validate_config, images)
@@ -151,6 +152,7 @@ def _kaniko(images: p.Images, platform: Platform) -> Container:
         resources=p.resources("500m", "1Gi", "4Gi"),
         retry_strategy=p.RETRY_LOST,
         active_deadline_seconds=3600,
+        labels=p.reaches("registry", "internet"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Namespaces, service accounts and their rights, the ConfigMaps every step reads, and one Application per service and
+"""Service accounts and their rights, the ConfigMaps every step reads, and one Application per service and
 environment.
 
 Least privilege: a pipeline's pods have no rights at all; the executor may report results; a Sensor may create
@@ -12,18 +12,10 @@ from typing import Any
 
 from pipelines.platform import Platform
 from pipelines.templates._parts import Images
+from pipelines.templates.namespaces import RUNS
 
 Manifest = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io/v1"
-RUNS = ("mlops", "mlops-release")
-
-
-def namespace(name: str) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "trainyard"}},
-    }
 
 
 def endpoints(platform: Platform, namespace: str) -> Manifest:
@@ -71,7 +63,10 @@ def accounts() -> dict[str, list[Manifest]]:
             ),
             *_grant("sensor", where, ("argoproj.io", "workflows", ["create"]), ("argo-events", "sensor")),
         ]
-    files["argo-events-accounts"] = [_account("sensor", "argo-events", token=True)]
+    files["argo-events-accounts"] = [
+        _account("sensor", "argo-events", token=True),
+        *(_account(name, "argo-events") for name in ("bus", "source")),
+    ]
     files["verify-accounts"] = [
         _account("verify", "mlops-release", token=True),
         *_grant("verify", "argocd", ("argoproj.io", "applications", ["get"]), ("mlops-release", "verify")),

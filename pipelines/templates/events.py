@@ -14,12 +14,14 @@ from typing import Any
 from hera.workflows import WorkflowTemplate
 
 from pipelines.platform import Platform, Service
+from pipelines.templates._parts import NON_ROOT
 
 Manifest = dict[str, Any]
 
 NAMESPACE = "argo-events"
 PAYLOAD = 4 * 1024 * 1024  # bytes; the default of 1 MiB is less than a large push
 GITHUB_PORT, STAGES_PORT = 12000, 12001
+PORTS = {"github": GITHUB_PORT, "stages": STAGES_PORT}
 STAGES = ("push", "built", "accepted")
 NOT_DELETED: Manifest = {"path": "body.deleted", "type": "bool", "value": ["false"]}
 
@@ -38,9 +40,34 @@ def event_bus() -> Manifest:
                 "maxPayload": str(PAYLOAD),
                 # without a volume, what was accepted and not yet handed on is lost with the bus's pod
                 "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": "2Gi"},
+                "serviceAccountName": "bus",
+                "securityContext": _pod(),
+                "containerTemplate": _container("100m", "64Mi", "512Mi"),
+                "reloaderContainerTemplate": _container("10m", "16Mi", "64Mi"),
+                "metricsContainerTemplate": _container("10m", "16Mi", "64Mi"),
             }
         },
     }
+
+
+def _pod() -> Manifest:
+    found: Manifest = NON_ROOT.model_dump(by_alias=True, exclude_none=True)
+    return found
+
+
+def _container(cpu: str, memory: str, limit: str, *, read_only: bool = False) -> Manifest:
+    """What Argo Events lets us say of the containers that it makes."""
+    context: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    return {
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
+        "securityContext": context | ({"readOnlyRootFilesystem": True} if read_only else {}),
+    }
+
+
+def _template(account: str) -> Manifest:
+    """The pod of an EventSource or a Sensor; Argo Events gives it an empty /tmp."""
+    container = _container("20m", "64Mi", "256Mi", read_only=True)
+    return {"serviceAccountName": account, "securityContext": _pod(), "container": container}
 
 
 def github_source(platform: Platform) -> Manifest:
@@ -82,6 +109,7 @@ def _source(name: str, port: int, spec: Manifest) -> Manifest:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "eventBusName": "default",
+            "template": _template("source"),
             "service": {"ports": [{"name": "http", "port": port, "targetPort": port}]},
             **spec,
         },
@@ -223,7 +251,7 @@ class _Sensor:
             "metadata": {"name": self.pipeline, "namespace": NAMESPACE},
             "spec": {
                 "eventBusName": "default",
-                "template": {"serviceAccountName": "sensor"},
+                "template": _template("sensor"),
                 "dependencies": self.dependencies,
                 "triggers": self.triggers,
             },

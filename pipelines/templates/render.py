@@ -19,13 +19,27 @@ from hera.workflows import WorkflowTemplate
 
 from pipelines import __version__
 from pipelines import platform as settings
-from pipelines.templates import ci, cluster, controller, ct, events, hello, network, reconcile, release, storage, verify
+from pipelines.templates import (
+    ci,
+    cluster,
+    controller,
+    ct,
+    events,
+    hello,
+    namespaces,
+    network,
+    reconcile,
+    release,
+    storage,
+    verify,
+)
 from pipelines.templates._parts import Images
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = "versions.yaml"
 OWNED = (
     "mlops",
+    "namespaces",
     "argo-workflows/config",
     "argo-events/sources",
     "argocd/projects",
@@ -44,17 +58,24 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
     }
     files["mlops/templates/reconcile.yaml"] = [reconcile.template(images).to_dict(), reconcile.clock().to_dict()]
+    places = network.places(body[0] for body in files.values())
     digest = hashlib.sha256("".join(_text(body) for body in files.values()).encode()).hexdigest()
     named = {str(name): body for name, body in templates.items()}
     for sensor in events.sensors(platform, named):
         files[f"mlops/sensors/{sensor['metadata']['name']}.yaml"] = [sensor]
-    for where in cluster.RUNS:
+    for where in namespaces.RUNS:
         files[f"mlops/config/{where}.yaml"] = [
-            cluster.namespace(where),
+            *namespaces.manifests(where),
             cluster.endpoints(platform, where),
             cluster.platform_config(platform, images, __version__, f"sha256:{digest}", where),
         ]
-        files[f"mlops/network/{where}.yaml"] = network.policies(platform, where)
+        files[f"mlops/network/{where}.yaml"] = network.runs(platform, where, places[where])
+    for where in namespaces.INSTALLED:
+        files[f"namespaces/{where}.yaml"] = namespaces.manifests(where)
+    files["namespaces/argo-events.yaml"] = [
+        *namespaces.manifests("argo-events"),
+        *network.events(platform, events.PORTS),
+    ]
     files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
     for name, objects in cluster.accounts().items():
         files[f"mlops/accounts/{name}.yaml"] = objects
@@ -68,9 +89,10 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
         for environment in service.environments:
             where = f"{service.name}-{environment}"
             files[f"applications/services/{where}/namespace.yaml"] = [
-                cluster.namespace(where),
+                *namespaces.manifests(where),
                 cluster.endpoints(platform, where),
             ]
+            files[f"applications/services/{where}/network.yaml"] = network.service(platform, where)
             files[f"applications/services/{where}/application.yaml"] = [
                 cluster.application(platform, service.name, environment)
             ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.platform import Platform
-from pipelines.templates import cluster
+from pipelines.templates import namespaces, network
 from pipelines.templates._parts import USER, Images
 
 Manifest = dict[str, Any]
@@ -24,10 +24,10 @@ TOKENS = "/var/run/storage-tokens"
 
 
 def manifests(platform: Platform, images: Images) -> list[Manifest]:
-    """Namespace, volume, Deployment, Service, NetworkPolicy. The buckets are those of `platform.endpoints`."""
+    """Namespace, volume, Deployment, Service, NetworkPolicies. The buckets are those of `platform.endpoints`."""
     buckets = (platform.endpoints.REGISTRY_BUCKET, platform.endpoints.SCRATCH_BUCKET)
     return [
-        cluster.namespace(NAME),
+        *namespaces.manifests(NAME),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
@@ -55,7 +55,7 @@ def manifests(platform: Platform, images: Images) -> list[Manifest]:
                 "ports": [{"name": "http", "port": PORT, "targetPort": PORT}],
             },
         },
-        _network(),
+        *network.store(NAME, NAMED, PORT),
     ]
 
 
@@ -126,24 +126,4 @@ def _probe(*, period: int, failures: int) -> Manifest:
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
-    }
-
-
-def _network() -> Manifest:
-    """In: the runs' and the services' namespaces, which `cluster.namespace` labels, and Argo's. Out: nothing."""
-    trusted = {"app.kubernetes.io/managed-by": "trainyard", "kubernetes.io/metadata.name": "argo"}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": _meta(),
-        "spec": {
-            "podSelector": {"matchLabels": dict(NAMED)},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {
-                    "from": [{"namespaceSelector": {"matchLabels": {k: v}}} for k, v in trusted.items()],
-                    "ports": [{"protocol": "TCP", "port": PORT}],
-                }
-            ],
-        },
     }

@@ -37,7 +37,7 @@ def template(images: p.Images) -> WorkflowTemplate:
             service_account_name="verify",
             automount_service_account_token=True,
         )
-        smokes = p.platform("smoke", smoke, images, p.REGISTRY)
+        smokes = p.platform("smoke", smoke, images, p.REGISTRY, to="services")
         keeps = p.platform("keep", keep, images, p.REGISTRY)
         reverts = p.platform("revert", revert, images, p.GIT_WRITE)
         exit_handler("verify", to_host, sha="commit")

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipelines.cli.runs import PIPELINES
+
 SHA = "0123456789abcdef0123456789abcdef01234567"
 COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 IMAGE = "solo.invalid/acme/digits@sha256:" + "1f" * 32
@@ -135,7 +137,7 @@ def workflow(pipeline, steps=(), phase="Running", *, sha=None, attempt="1", minu
     return {
         "metadata": {
             "name": name,
-            "namespace": "mlops" if pipeline in ("ci", "ct") else "mlops-release",
+            "namespace": PIPELINES[pipeline],
             "labels": labels,
             "annotations": {"trainyard/delivery": "6f1c1f0e"},
             "creationTimestamp": f"2026-11-24T02:{minute:02}:00Z",

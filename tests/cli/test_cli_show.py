@@ -165,7 +165,7 @@ def test_a_rerun_is_the_next_attempt_that_nobody_claimed(yard, argo, registry):
         f"ci-acme-digits-{SHA[:12]}-3: attempt 3 of acme/digits@{SHA[:12]}\n  → yard watch {SHA[:12]}\n"
     )
     ((path, body),) = argo.submitted
-    assert path == "/api/v1/workflows/mlops/submit"
+    assert path == "/api/v1/workflows/mlops-build/submit"
     assert (body["resourceKind"], body["resourceName"]) == ("WorkflowTemplate", "ci")
     given = dict(pair.split("=", 1) for pair in body["submitOptions"]["parameters"])
     assert given.pop("delivery").startswith("rerun-2")

@@ -19,7 +19,7 @@ def event(**more):
         "repository": "acme/digits",
         "ref": "refs/heads/main",
         "time": "2026-11-24T02:00:00Z",
-        "sensors": [{"trigger": "ci-digits", "created": f"mlops/{NAMES['ci']}"}],
+        "sensors": [{"trigger": "ci-digits", "created": f"mlops-build/{NAMES['ci']}"}],
         **more,
     }
 

@@ -127,7 +127,7 @@ def test_a_run_that_fails_without_a_failed_step_says_what_argo_says(yard, argo):
     said = yard("watch", SHA)
     assert said.code == 9
     assert said.out.splitlines()[0] == f'{NAMES["ci"]}: workflowtemplates "ci" not found'
-    assert said.out.splitlines()[1] == f"  → {argo.url}/workflows/mlops/{NAMES['ci']}"
+    assert said.out.splitlines()[1] == f"  → {argo.url}/workflows/mlops-build/{NAMES['ci']}"
 
 
 def test_a_release_that_is_taken_back_says_by_which_commit(yard, argo):

@@ -75,5 +75,5 @@ def test_a_redirected_post_keeps_its_body(server):
 def test_a_commit_status_never_fails_a_run(server, monkeypatch, capsys):
     monkeypatch.setenv("GIT_API_URL", server.url)
     server.answers = [500]
-    status(pipeline="ci", repo="a/b", sha="1", state="Succeeded", namespace="mlops", workflow="w")
+    status(pipeline="ci", repo="a/b", sha="1", state="Succeeded", namespace="mlops-build", workflow="w")
     assert "not set" in capsys.readouterr().out

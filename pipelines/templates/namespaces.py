@@ -1,0 +1,93 @@
+"""Namespaces by purpose: which pods each may hold (Pod Security), and how much of them (quota, limits).
+
+Why these numbers: the controller runs PARALLEL Workflows of a namespace at once, and no pipeline has more than two
+pods at a time. A pod over a quota is not lost, for Argo tries it again until there is room. A Workflow over its quota is
+refused to the Sensor and found again by reconcile, so there is room for a week of them (their time to live). Memory is
+bounded by what pods request, which is what the scheduler gives away; what training requests is the user's to say, so
+`mlops` has no bound of it. Serving has as much memory as it requests: when a node runs out, builds are evicted first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pipelines.templates.controller import PARALLEL
+
+Manifest = dict[str, Any]
+
+POD_SECURITY = "pod-security.kubernetes.io"
+POD_SECURITY_VERSION = "v1.36"  # Kubernetes' rules of that version, also after an upgrade; a test compares with k3s
+PURPOSE = "trainyard/purpose"  # label of a namespace, for NetworkPolicies that mean all of a kind
+
+WEEK_OF_RUNS = 3000  # Workflows kept in a namespace: over 400 a day
+RUN_PODS = 2 * PARALLEL + 4  # two pods of each run, and room for what starts while another still ends
+
+
+class Namespace(NamedTuple):
+    """What may be in a namespace. `memory` bounds what all its pods request together; `defaults`: whether a container
+    that names no memory gets some.
+    """
+
+    purpose: str
+    level: str
+    pods: int
+    memory: str = ""
+    runs: bool = False
+    defaults: bool = True
+
+
+# Restricted wherever the pods pass it. `baseline`: in mlops-build, Kaniko is root with a default set of capabilities; the
+# controllers of Argo Workflows and Argo Events name no seccomp profile in their upstream manifests.
+# The pods of upstream's installations name no memory, and a default would be a guess at what they need.
+NAMESPACES = {
+    "mlops-build": Namespace("pipelines", "baseline", RUN_PODS, memory="12Gi", runs=True),
+    "mlops": Namespace("pipelines", "restricted", RUN_PODS, runs=True),
+    "mlops-release": Namespace("pipelines", "restricted", PARALLEL + 4, memory="4Gi", runs=True),
+    "storage": Namespace("storage", "restricted", 4, memory="1Gi"),
+    "argo-events": Namespace("events", "baseline", 30, memory="4Gi"),
+    "argo": Namespace("component", "baseline", 10, defaults=False),
+    "argocd": Namespace("component", "restricted", 30, defaults=False),
+    "cert-manager": Namespace("component", "restricted", 10, defaults=False),
+}
+RUNS = tuple(name for name, body in NAMESPACES.items() if body.runs)
+INSTALLED = ("argo-events", "argo", "argocd", "cert-manager")  # a component's installation goes into each
+# a node of Kubernetes takes 110 pods: one service cannot fill it
+SERVICE = Namespace("service", "restricted", 40)
+
+
+def manifests(name: str) -> list[Manifest]:
+    """The Namespace, its quota, and what its containers get that say nothing themselves."""
+    body = NAMESPACES.get(name, SERVICE)
+    labels = {"app.kubernetes.io/managed-by": "trainyard", PURPOSE: body.purpose}
+    for mode in ("enforce", "audit", "warn"):
+        labels |= {f"{POD_SECURITY}/{mode}": body.level, f"{POD_SECURITY}/{mode}-version": POD_SECURITY_VERSION}
+    made: list[Manifest] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "bounds", "namespace": name},
+            "spec": {"hard": _hard(body)},
+        },
+    ]
+    if body.defaults:
+        # no limit of the processor: it would slow a build down beside an idle core
+        limit = {
+            "type": "Container",
+            "default": {"memory": "512Mi"},
+            "defaultRequest": {"cpu": "50m", "memory": "64Mi"},
+        }
+        meta = {"name": "defaults", "namespace": name}
+        made.append({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [limit]}})
+    return made
+
+
+def _hard(body: Namespace) -> dict[str, str]:
+    """All else comes in through the Ingress controller, so nothing may open a port of the node."""
+    return {
+        "pods": str(body.pods),
+        **({"count/workflows.argoproj.io": str(WEEK_OF_RUNS)} if body.runs else {}),
+        **({"requests.memory": body.memory} if body.memory else {}),
+        "services.loadbalancers": "0",
+        "services.nodeports": "0",
+    }
