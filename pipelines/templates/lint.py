@@ -1,8 +1,8 @@
 """`python -m pipelines.templates.lint`: what no schema sees in the manifests, for it takes two files, and our policies.
 
 Read are the files that `render` writes, as they are on disk, and what a release of each service would put into Git.
-RULES is the table of what is checked, EXCEPTIONS names what may be otherwise, and why. Not seen are the pods that Argo
-Events makes itself: those of EventBus, EventSources and Sensors.
+RULES is the table of what is checked, EXCEPTIONS names what may be otherwise, and why. Of the pods that Argo Events
+makes itself only what we can say of them is seen: not their images, not their volumes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from pipelines import platform as settings
 from pipelines.errors import YardError
 from pipelines.manifests import SETTINGS, config_digest, release_files
 from pipelines.registry import AXES, Lock
+from pipelines.templates._parts import TO
+from pipelines.templates.namespaces import POD_SECURITY, POD_SECURITY_VERSION
+from pipelines.templates.pod_security import LEVELS, offences
 from pipelines.templates.render import OWNED, ROOT, VERSIONS
 
 Body = dict[str, Any]
@@ -30,21 +33,20 @@ LARGEST = 5 * 1024 * 1024  # bytes of a file in Git
 RELEASES = "pipelines/manifests.py"  # what makes the files of a release, which stand in another repository
 SERVICES = "<service>-<environment>"  # any namespace that an Application deploys to
 
-# namespaces that come with the installation of a component, not from the templates
-INSTALLED = {"argo": "Argo Workflows", "argo-events": "Argo Events", "argocd": "Argo CD", "kube-system": "Kubernetes"}
+INSTALLED = {"kube-system"}  # namespaces that come with the cluster
 
 # Secrets that are made by hand or by the cluster: name → its key, and where it may be used (docs/architecture.md)
 SECRETS: dict[str, tuple[str, set[str]]] = {
     "github-webhook": ("secret", {"argo-events"}),
-    "stages-token": ("token", {"argo-events", "mlops"}),
-    "registry": ("credentials", {"mlops", "mlops-release"}),
-    "registry-push": (".dockerconfigjson", {"mlops", "mlops-release"}),
+    "stages-token": ("token", {"argo-events", "mlops-build", "mlops"}),
+    "registry": ("credentials", {"mlops-build", "mlops", "mlops-release"}),
+    "registry-push": (".dockerconfigjson", {"mlops-build", "mlops-release"}),
     "signing": ("key.pem", {"mlops-release"}),
     "registry-read": ("credentials", {SERVICES}),
-    "scratch": ("credentials", {"mlops", "mlops-release"}),
-    "git-read": ("token", {"mlops", "mlops-release"}),
+    "scratch": ("credentials", {"mlops-build", "mlops", "mlops-release"}),
+    "git-read": ("token", {"mlops-build", "mlops", "mlops-release"}),
     "git-write": ("token", {"mlops-release"}),
-    "git-status": ("token", {"mlops", "mlops-release"}),
+    "git-status": ("token", {"mlops-build", "mlops", "mlops-release"}),
     "storage-tokens": ("tokens.json", {"storage"}),
 }
 
@@ -62,6 +64,15 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("unused", _RELEASE, "spec.arguments.parameters[attempt]"): "`yard rerun` reads it from the Workflow",
     ("unused", _RELEASE, "spec.arguments.parameters[delivery]"): "every event's delivery is told to its Workflow",
     ("unused", "mlops/templates/verify.yaml", "spec.arguments.parameters[delivery]"): "the same",
+    ("network", "namespaces/argo-events.yaml", "controller: spec.podSelector"): "the pod of upstream's installation",
+    **{
+        (rule, f"namespaces/{name}.yaml", "metadata.name"): why
+        for name in ("argo", "argocd", "cert-manager")
+        for rule, why in (
+            ("default-deny", "upstream's installation says who may call whom there"),
+            ("limits", "a default would be a guess at what upstream's pods need"),
+        )
+    },
 }
 
 
@@ -281,6 +292,21 @@ def _pods(tree: Tree) -> Iterator[Pod]:
                 yield Pod(flow.manifest, field, flow.namespace, labels, _pod_spec(flow.spec, template), containers)
 
 
+def _made_pods(tree: Tree) -> Iterator[Pod]:
+    """What we say of the pods that Argo Events makes (pkg/reconciler, v1.9.11)."""
+    for manifest in tree.of("EventSource", "Sensor"):
+        kind, spec = manifest.kind.lower(), manifest.body["spec"].get("template", {})
+        labels = {"controller": f"{kind}-controller", f"{kind}-name": manifest.name}
+        containers = [("spec.template.container", spec.get("container", {}))]
+        yield Pod(manifest, "spec.template", manifest.namespace, labels, spec, containers)
+    for manifest in tree.of("EventBus"):
+        spec = manifest.body["spec"]["jetstream"]
+        labels = {"controller": "eventbus-controller", "eventbus-name": manifest.name}
+        names = ("containerTemplate", "reloaderContainerTemplate", "metricsContainerTemplate")
+        containers = [(f"spec.jetstream.{name}", spec.get(name, {})) for name in names]
+        yield Pod(manifest, "spec.jetstream", manifest.namespace, labels, spec, containers)
+
+
 def _pod_spec(workflow: Body, template: Body) -> Body:
     """A template's pod: its own words come before the workflow's, those of the patch before both."""
     text = template.get("podSpecPatch", "{}")
@@ -299,16 +325,9 @@ def _pod_spec(workflow: Body, template: Body) -> Body:
 
 _KINDS = {
     *("Application", "AppProject", "ConfigMap", "CronWorkflow", "Deployment", "EventBus", "EventSource"),
-    *(
-        "HorizontalPodAutoscaler",
-        "Kustomization",
-        "Namespace",
-        "NetworkPolicy",
-        "PersistentVolumeClaim",
-        "PodDisruptionBudget",
-        "Role",
-    ),
-    *("RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount", "WorkflowTemplate"),
+    *("HorizontalPodAutoscaler", "Kustomization", "LimitRange", "Namespace", "NetworkPolicy", "PersistentVolumeClaim"),
+    *("PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount"),
+    "WorkflowTemplate",
 }
 _VOLUMES = {"name", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret"}
 
@@ -581,11 +600,13 @@ def _account_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str]]:
             if at and "serviceAccountName" in body:
                 field = f"{flow.field}{at}.serviceAccountName"
                 yield flow.manifest, field, flow.namespace, body["serviceAccountName"]
-    for manifest in tree.of("Deployment", "Sensor", "EventSource"):
-        template = manifest.body["spec"].get("template", {})
-        spec = template.get("spec", template)
+    for manifest in tree.of("Deployment", "Sensor", "EventSource", "EventBus"):
+        body = manifest.body["spec"]
+        field, spec = ("spec.jetstream", body["jetstream"]) if "jetstream" in body else ("spec.template", {})
+        template = body.get("template", {})
+        spec = spec or template.get("spec", template)
         if "serviceAccountName" in spec:
-            yield manifest, "spec.template.serviceAccountName", manifest.namespace, spec["serviceAccountName"]
+            yield manifest, f"{field}.serviceAccountName", manifest.namespace, spec["serviceAccountName"]
     for binding in tree.of("RoleBinding", "ClusterRoleBinding"):
         for subject in binding.body["subjects"]:
             if subject["kind"] == "ServiceAccount":
@@ -735,7 +756,7 @@ def _image_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str]]:
 
 
 def _namespaces(tree: Tree) -> Iterator[Problem]:
-    known = {manifest.name for manifest in tree.of("Namespace")} | set(INSTALLED)
+    known = {manifest.name for manifest in tree.of("Namespace")} | INSTALLED
     for manifest in tree.manifests:
         used = {"metadata.namespace": manifest.namespace} if manifest.namespace else {}
         if manifest.kind == "Application":
@@ -809,7 +830,8 @@ def _host(tree: Tree) -> Iterator[Problem]:
 
 
 def _resources(tree: Tree) -> Iterator[Problem]:
-    found = [(pod.manifest, field, container) for pod in _pods(tree) for field, container in pod.containers]
+    pods = [*_pods(tree), *_made_pods(tree)]
+    found = [(pod.manifest, field, container) for pod in pods for field, container in pod.containers]
     found += [(m, "data.executor", yaml.safe_load(m.body["data"]["executor"])) for m in _controllers(tree)]
     for manifest, field, container in found:
         resources = container.get("resources", {})
@@ -915,7 +937,7 @@ def _exec(tree: Tree) -> Iterator[Problem]:
 
 
 def _non_root(tree: Tree) -> Iterator[Problem]:
-    for pod in _pods(tree):
+    for pod in (*_pods(tree), *_made_pods(tree)):
         for field, container in pod.containers:
             at = f"{field}.securityContext"
             context = pod.spec.get("securityContext", {}) | container.get("securityContext", {})
@@ -925,6 +947,90 @@ def _non_root(tree: Tree) -> Iterator[Problem]:
             if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
                 todo = "set seccompProfile: {type: RuntimeDefault} in the pod's securityContext"
                 yield pod.manifest.problem(f"{at}.seccompProfile", "may make every system call", todo)
+
+
+# ---- namespaces
+
+
+def _pod_security(tree: Tree) -> Iterator[Problem]:
+    levels = {}
+    for manifest in tree.of("Namespace"):
+        labels = manifest.body["metadata"].get("labels", {})
+        level = levels[manifest.name] = labels.get(f"{POD_SECURITY}/enforce")
+        for mode in ("enforce", "audit", "warn"):
+            key = f"{POD_SECURITY}/{mode}"
+            if labels.get(key) not in LEVELS or labels.get(f"{key}-version") != POD_SECURITY_VERSION:
+                what = f"any pod may run here, or rules that change with the next Kubernetes: {level}"
+                todo = f"set it to {' or '.join(LEVELS)}, and {key}-version to {POD_SECURITY_VERSION}"
+                yield manifest.problem(f"metadata.labels.{key}", what, todo)
+    todo = "say what that level wants to hear"
+    executors = [(m, [("executor", yaml.safe_load(m.body["data"]["executor"]))]) for m in _controllers(tree)]
+    told = set()
+    for pod in (*_pods(tree), *_made_pods(tree)):
+        level = levels.get(pod.namespace) or LEVELS[-1]
+        for field, what in offences(level, pod.spec, pod.containers):
+            at = field if field.startswith(pod.field) else f"{pod.field}.{field}"
+            yield pod.manifest.problem(at, f"{pod.namespace} is {level}: {what}", todo)
+        for manifest, container in executors if pod.manifest.kind == "WorkflowTemplate" else ():
+            for field, what in offences(level, {"securityContext": pod.spec["securityContext"]}, container):
+                if field.startswith("executor") and (pod.namespace, what) not in told:
+                    told.add((pod.namespace, what))
+                    yield manifest.problem(f"data.{field}", f"{pod.namespace} is {level}: {what}", todo)
+
+
+def _default_deny(tree: Tree) -> Iterator[Problem]:
+    for manifest in tree.of("Namespace"):
+        policies = [p.body["spec"] for p in tree.of("NetworkPolicy") if p.namespace == manifest.name]
+        both = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+        if both not in policies:
+            what = "what no policy speaks of is open, in and out"
+            yield manifest.problem("metadata.name", what, "add the policy default-deny (network.py)")
+
+
+def _network(tree: Tree) -> Iterator[Problem]:
+    pods = [*_pods(tree), *_made_pods(tree)]
+    ours = {pod.namespace for pod in pods}
+
+    def some(namespace: str, selector: Body) -> bool:
+        labels = selector.get("matchLabels", {})
+        return any(pod.namespace == namespace and labels.items() <= pod.labels.items() for pod in pods)
+
+    for manifest in tree.of("NetworkPolicy"):
+        spec, where = manifest.body["spec"], manifest.namespace
+        if not some(where, spec["podSelector"]):
+            yield manifest.problem(f"{manifest.name}: spec.podSelector", "holds for no pod", "remove the policy")
+        for key, field in (("ingress", "from"), ("egress", "to")):
+            for peer in (peer for entry in spec.get(key, []) for peer in entry[field]):
+                labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+                other = labels.get("kubernetes.io/metadata.name", "") if "namespaceSelector" in peer else where
+                if "podSelector" in peer and other in ours and not some(other, peer["podSelector"]):
+                    what = f"no pod in {other} has the labels {peer['podSelector'].get('matchLabels')}"
+                    yield manifest.problem(f"{manifest.name}: spec.{key}", what, "correct the labels")
+    opened = {
+        (policy.namespace, key)
+        for policy in tree.of("NetworkPolicy")
+        for key in policy.body["spec"]["podSelector"].get("matchLabels", {})
+    }
+    for pod in pods:
+        for key in sorted(key for key in pod.labels if key.startswith(TO)):
+            if (pod.namespace, key) not in opened:
+                yield pod.manifest.problem(f"{pod.field}.metadata.labels", f"no policy opens {key}", "make render")
+
+
+def _quotas(tree: Tree) -> Iterator[Problem]:
+    for manifest in tree.of("Namespace"):
+        quotas = [quota.body["spec"]["hard"] for quota in tree.of("ResourceQuota") if quota.namespace == manifest.name]
+        if not any("pods" in hard for hard in quotas):
+            what = "nothing bounds the number of its pods: a mistake there could fill the node"
+            yield manifest.problem("metadata.name", what, "add a ResourceQuota with pods (namespaces.py)")
+
+
+def _limits(tree: Tree) -> Iterator[Problem]:
+    for manifest in tree.of("Namespace"):
+        ranges = [entry.body["spec"]["limits"] for entry in tree.of("LimitRange") if entry.namespace == manifest.name]
+        if not any("memory" in entry.get("default", {}) for limits in ranges for entry in limits):
+            what = "a container that names no limit may take all of a node's memory"
+            yield manifest.problem("metadata.name", what, "add a LimitRange with a default (namespaces.py)")
 
 
 def _sizes(tree: Tree) -> Iterator[Problem]:
@@ -971,6 +1077,11 @@ RULES = [
     Rule("wildcards", "no right is granted by a wildcard", _wildcards),
     Rule("exec", "nobody may start a command in another pod", _exec),
     Rule("non-root", "each container runs as another user than root, under the runtime's seccomp profile", _non_root),
+    Rule("pod-security", "a namespace says which pods it takes, and ours pass", _pod_security),
+    Rule("default-deny", "in a namespace nothing is open that no policy opens", _default_deny),
+    Rule("network", "policies speak of pods that exist, and a pod's labels open what they name", _network),
+    Rule("quotas", "a namespace has an end of its pods", _quotas),
+    Rule("limits", "a container without a limit on memory gets one", _limits),
     Rule("file-size", "no file in Git is larger than 5 MiB", _sizes),
 ]
 

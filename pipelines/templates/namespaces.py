@@ -1,10 +1,11 @@
 """Namespaces by purpose: which pods each may hold (Pod Security), and how much of them (quota, limits).
 
 Why these numbers: the controller runs PARALLEL Workflows of a namespace at once, and no pipeline has more than two
-pods at a time. A pod over a quota is not lost, for Argo tries it again until there is room. A Workflow over its quota is
-refused to the Sensor and found again by reconcile, so there is room for a week of them (their time to live). Memory is
-bounded by what pods request, which is what the scheduler gives away; what training requests is the user's to say, so
-`mlops` has no bound of it. Serving has as much memory as it requests: when a node runs out, builds are evicted first.
+pods at a time. A pod over a quota is not lost: Argo tries it again until there is room. A Workflow over its quota is
+refused to the Sensor, and reconcile finds its push later; so there is room for a week of them, their time to live.
+Memory is bounded by what pods request, which is what the scheduler gives away; what training requests is the user's to
+say, so `mlops` has no bound of it. Serving uses no more memory than it requests: when a node runs out of it, builds are
+evicted first.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class Namespace(NamedTuple):
     defaults: bool = True
 
 
-# Restricted wherever the pods pass it. `baseline`: in mlops-build, Kaniko is root with a default set of capabilities; the
-# controllers of Argo Workflows and Argo Events name no seccomp profile in their upstream manifests.
-# The pods of upstream's installations name no memory, and a default would be a guess at what they need.
+# `restricted` wherever the pods pass it. `baseline`: in mlops-build Kaniko is root, with the runtime's capabilities; in
+# upstream's manifests the controllers of Argo Workflows and Argo Events have no seccomp profile. The pods of upstream's
+# installations name no memory, and a default would be a guess at what they need.
 NAMESPACES = {
     "mlops-build": Namespace("pipelines", "baseline", RUN_PODS, memory="12Gi", runs=True),
     "mlops": Namespace("pipelines", "restricted", RUN_PODS, runs=True),

@@ -1,11 +1,11 @@
 """NetworkPolicies: nothing is reached, and nothing reaches out, but for what stands here.
 
-A pod of a pipeline reaches what Argo's executor in it needs: DNS, the Kubernetes API and the object store. No policy can
-tell two containers of a pod apart, so the user's code reaches these as well, and nothing else. What a step of ours needs
-beyond that, its pod says in labels (`_parts.reaches`), which follow from the credentials that it holds.
+A pod of a pipeline reaches what Argo's executor in it needs: DNS, the Kubernetes API and the object store. No policy
+can tell two containers of a pod apart, so the user's code reaches these as well, and nothing else. What a step of ours
+needs beyond that, its pod says in labels (`_parts.reaches`), which follow from the credentials that it holds.
 
-A policy sees the end of a connection as the pod that answers does: the port that this listens on, not the Service's; the
-API server's own address, not that of the Service `kubernetes`; and behind a name that leads to this cluster's own
+A policy sees the end of a connection as the pod that answers does: the port that this listens on, not the Service's;
+the API server's own address, not that of the Service `kubernetes`; and behind a name that leads to this cluster's own
 Ingress, the Ingress controller's pod.
 """
 
@@ -71,7 +71,6 @@ def service(platform: Platform, namespace: str) -> list[Manifest]:
     """A deployed model: who may ask it; and the store, from which its init container fetches the model."""
     callers: list[Manifest] = [
         INGRESS_CONTROLLER,
-        {"podSelector": {}},
         _pods(reaches("services"), "mlops-release"),
         {"namespaceSelector": {"matchLabels": CALLERS}},
         MONITORING,

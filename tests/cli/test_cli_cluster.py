@@ -116,7 +116,7 @@ def test_a_list_of_several_pages_is_read_to_its_end(yard, argo):
 def test_what_nobody_reads_is_not_asked_for(yard, argo):
     argo.put(ci())
     yard("runs")
-    lists = [path for path, _ in argo.asked if path.startswith("/api/v1/workflows/mlops?")]
+    lists = [path for path, _ in argo.asked if path.startswith("/api/v1/workflows/mlops-build?")]
     assert lists
     assert all("&fields=-items.metadata.managedFields,items.status.stored" in path for path in lists)
 
@@ -249,7 +249,7 @@ def test_a_server_that_is_no_argo_server_is_said_so(yard, monkeypatch):
         server.server_close()
     assert (said.code, said.err) == (
         Exit.INVALID,
-        f"{url}/api/v1/workflows/mlops: answers, but not with JSON\n  → is the address right?\n",
+        f"{url}/api/v1/workflows/mlops-build: answers, but not with JSON\n  → is the address right?\n",
     )
 
 

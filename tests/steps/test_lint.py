@@ -30,19 +30,22 @@ class Broken(NamedTuple):
 
 
 CI, CT, VERIFY = (
-    "WorkflowTemplate/mlops/ci",
+    "WorkflowTemplate/mlops-build/ci",
     "WorkflowTemplate/mlops/ct",
     "WorkflowTemplate/mlops-release/verify",
 )
 SENSOR, BUS = "Sensor/argo-events/ci", "EventSource/argo-events/stages"
+JETSTREAM = ("spec", "jetstream")
+ENFORCE = "pod-security.kubernetes.io/enforce"
 SERVED, STORE = "Deployment/digits-dev/digits", "Deployment/storage/storage"
 PROJECT, APPLICATION = "AppProject/argocd/services", "Application/argocd/digits-dev"
-EXECUTOR = "Secret/mlops/executor.service-account-token"
-ENDPOINTS = "ConfigMap/mlops/endpoints"
+EXECUTOR = "Secret/mlops-build/executor.service-account-token"
+ENDPOINTS = "ConfigMap/mlops-build/endpoints"
 CONTROLLER = "ConfigMap/argo/workflow-controller-configmap"
 CLAIM = ("spec", "templates", "claim")
 TEST = ("spec", "templates", "test")
 BUILD = ("spec", "templates", "build")
+TRAIN = ("spec", "templates", "train-cpu")
 MAIN = ("spec", "templates", "main", "dag", "tasks")
 TRIGGER = ("spec", "triggers", "ci-digits", "template")
 RESOURCE = (*TRIGGER, "k8s", "source", "resource")
@@ -130,7 +133,7 @@ BROKEN = [
         CI,
         (*CLAIM, "container", "env", 0),
         {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "signing", "key": "key.pem"}}},
-        "Secret signing, key key.pem, in namespace mlops",
+        "Secret signing, key key.pem, in namespace mlops-build",
     ),
     Broken(
         "secrets", SERVED, (*POD, "volumes", "registry", "secret", "secretName"), "registry", "in namespace digits-dev"
@@ -142,30 +145,47 @@ BROKEN = [
         CONTROLLER,
         ("data", "artifactRepository"),
         "gcs: {serviceAccountKeySecret: {name: scratch, key: key}}",
-        "Secret scratch, key key, in namespace mlops",
+        "Secret scratch, key key, in namespace mlops-build",
     ),
     Broken("secrets", CI, ("spec", "volumes", 0), {"name": "tmp2", "secret": {"secretName": "registry"}}, "key ?"),
     Broken(
-        "accounts", CI, ("spec", "serviceAccountName"), "pipelines", "no ServiceAccount pipelines in namespace mlops"
+        "accounts",
+        CI,
+        ("spec", "serviceAccountName"),
+        "pipelines",
+        "no ServiceAccount pipelines in namespace mlops-build",
     ),
     Broken("accounts", CI, ("spec", "serviceAccountName"), GONE, "no ServiceAccount default"),
     Broken("accounts", CI, ("spec", "executor", "serviceAccountName"), "x", "no ServiceAccount x"),
-    Broken("accounts", CI, (*CLAIM, "serviceAccountName"), "verify", "no ServiceAccount verify in namespace mlops"),
+    Broken(
+        "accounts", CI, (*CLAIM, "serviceAccountName"), "verify", "no ServiceAccount verify in namespace mlops-build"
+    ),
     Broken(
         "accounts", "ServiceAccount/argo-events/sensor", (), GONE, "no ServiceAccount sensor in namespace argo-events"
     ),
+    Broken("accounts", "ServiceAccount/argo-events/bus", (), GONE, "spec.jetstream.serviceAccountName: there is no"),
     Broken("accounts", STORE, (*POD, "serviceAccountName"), "storage", "no ServiceAccount storage"),
-    Broken("accounts", "RoleBinding/mlops/sensor", ("subjects", 0, "namespace"), "argo", "no ServiceAccount sensor in"),
-    Broken("accounts", "Role/mlops/sensor", (), GONE, "there is no Role sensor"),
+    Broken(
+        "accounts",
+        "RoleBinding/mlops-build/sensor",
+        ("subjects", 0, "namespace"),
+        "argo",
+        "no ServiceAccount sensor in",
+    ),
+    Broken("accounts", "Role/mlops-build/sensor", (), GONE, "there is no Role sensor"),
     Broken("executors", CI, ("spec", "executor"), GONE, "the account of the code that it runs"),
     Broken("executors", EXECUTOR, (), GONE, "no Secret executor.service-account-token"),
     Broken("executors", EXECUTOR, ("metadata", "annotations"), {}, "no Secret executor.service-account-token"),
-    Broken("executors", "RoleBinding/mlops/executor", (), GONE, "executor may not report results in mlops"),
-    Broken("executors", "Role/mlops/executor", ("rules", 0, "verbs"), ["create"], "executor may not report results"),
+    Broken("executors", "RoleBinding/mlops-build/executor", (), GONE, "executor may not report results in mlops-build"),
+    Broken(
+        "executors", "Role/mlops-build/executor", ("rules", 0, "verbs"), ["create"], "executor may not report results"
+    ),
     Broken("config-maps", CI, (*CLAIM, "container", "envFrom", 0, "configMapRef", "name"), "end", "no ConfigMap end"),
     Broken("config-maps", "ConfigMap/digits-dev/endpoints", (), GONE, "no ConfigMap endpoints in namespace digits-dev"),
     Broken("config-maps", "ConfigMap/digits-dev/digits-env", (), GONE, "no ConfigMap digits-env in namespace digits"),
-    Broken("config-maps", "ConfigMap/mlops/endpoints", ("data", "REGISTRY"), GONE, "$(REGISTRY) is in no variable"),
+    Broken(
+        "config-maps", "ConfigMap/mlops-build/endpoints", ("data", "REGISTRY"), GONE, "$(REGISTRY) is in no variable"
+    ),
     Broken(
         "config-maps",
         CI,
@@ -205,7 +225,7 @@ BROKEN = [
     Broken(
         "images", SERVED, (*POD, "initContainers", 0, "image"), "busybox:1.37", "busybox:1.37 is not in versions.yaml"
     ),
-    Broken("images", "ConfigMap/mlops/platform", ("data", "SERVING_IMAGE"), "serving:1", "data.SERVING_IMAGE"),
+    Broken("images", "ConfigMap/mlops-build/platform", ("data", "SERVING_IMAGE"), "serving:1", "data.SERVING_IMAGE"),
     Broken("namespaces", "Namespace//mlops", (), GONE, "nothing makes the namespace 'mlops'"),
     Broken(
         "namespaces", CI, ("metadata", "namespace"), "mlop", "metadata.namespace: nothing makes the namespace 'mlop'"
@@ -241,6 +261,14 @@ BROKEN = [
     Broken(
         "resources", SERVED, (*POD, "initContainers", 0, "resources", "limits"), {"cpu": 1}, "initContainers[fetch]"
     ),
+    Broken(
+        "resources",
+        "EventBus/argo-events/default",
+        (*JETSTREAM, "containerTemplate", "resources"),
+        GONE,
+        "jetstream.con",
+    ),
+    Broken("resources", SENSOR, ("spec", "template", "container"), GONE, "spec.template.container.resources"),
     Broken("resources", CONTROLLER, ("data", "executor"), "securityContext: {}", "data.executor.resources"),
     Broken("probes", STORE, (*POD, "containers", 0, "livenessProbe"), GONE, "livenessProbe: nobody asks"),
     Broken("probes", SERVED, (*POD, "containers", 0, "readinessProbe"), GONE, "readinessProbe: nobody asks"),
@@ -256,12 +284,14 @@ BROKEN = [
     ),
     Broken("spread", SERVED, (*SPREAD, "labelSelector", "matchLabels"), {"a": "b"}, "does not select its own pod"),
     Broken("spread", SERVED, (*SPREAD, "whenUnsatisfiable"), "DoNotSchedule", "no second pod would start"),
-    Broken("wildcards", "Role/mlops/executor", ("rules", 0, "verbs"), ["*"], "rules[0].verbs[0]: '*'"),
+    Broken("wildcards", "Role/mlops-build/executor", ("rules", 0, "verbs"), ["*"], "rules[0].verbs[0]: '*'"),
     Broken("wildcards", "Role/argocd/verify", ("rules", 0, "resources"), ["applications", "pods/*"], "'pods/*'"),
     Broken(
         "wildcards", PROJECT, ("spec", "clusterResourceWhitelist"), [{"group": "*", "kind": "*"}], "spec.clusterRes"
     ),
-    Broken("exec", "Role/mlops/executor", ("rules", 0, "resources"), ["pods/exec"], "rules[0].resources: pods/exec"),
+    Broken(
+        "exec", "Role/mlops-build/executor", ("rules", 0, "resources"), ["pods/exec"], "rules[0].resources: pods/exec"
+    ),
     Broken(
         "non-root", CI, ("spec", "securityContext", "runAsNonRoot"), GONE, "[claim].container.securityContext.runAs"
     ),
@@ -270,7 +300,93 @@ BROKEN = [
     ),
     Broken("non-root", CI, (*TEST, "podSpecPatch"), '{"securityContext": {"runAsUser": 0}}', "[test].container"),
     Broken("non-root", CI, (*TEST, "container", "securityContext", "runAsNonRoot"), False, "[test].container"),
+    Broken("non-root", BUS, ("spec", "template", "securityContext"), GONE, "spec.template.container.securityContext"),
     Broken("non-root", SERVED, (*POD, "securityContext"), GONE, "initContainers[fetch].securityContext.seccompProfile"),
+    Broken("pod-security", "Namespace//mlops", ("metadata", "labels", ENFORCE), GONE, "any pod may run here"),
+    Broken("pod-security", "Namespace//mlops", ("metadata", "labels", ENFORCE), "privileged", "set it to baseline or"),
+    Broken("pod-security", "Namespace//mlops", ("metadata", "labels", f"{ENFORCE}-version"), "latest", "to v1.36"),
+    Broken("pod-security", "Namespace//mlops-build", ("metadata", "labels", ENFORCE), "restricted", "build].container"),
+    Broken(
+        "pod-security", CT, (*TRAIN, "container", "securityContext", "capabilities"), {}, "capabilities: keeps some"
+    ),
+    Broken(
+        "pod-security",
+        CT,
+        (*TRAIN, "container", "securityContext", "allowPrivilegeEscalation"),
+        GONE,
+        "may gain rights",
+    ),
+    Broken("pod-security", CT, ("spec", "securityContext", "runAsNonRoot"), GONE, "runAsNonRoot: may be root"),
+    Broken("pod-security", CT, ("spec", "securityContext", "seccompProfile"), GONE, "seccompProfile: not set"),
+    Broken("pod-security", CT, (*TRAIN, "volumes"), [{"name": "x", "nfs": {}}], "volumes[x]: mlops is restricted"),
+    Broken("pod-security", CT, ("spec", "securityContext", "sysctls"), [], "sysctls: not judged"),
+    Broken(
+        "pod-security",
+        CI,
+        (*BUILD, "container", "securityContext", "capabilities"),
+        {"add": ["SYS_ADMIN"]},
+        "mlops-build is baseline: capabilities.add: SYS_ADMIN",
+    ),
+    Broken(
+        "pod-security",
+        CI,
+        ("spec", "securityContext", "seccompProfile"),
+        {"type": "Unconfined"},
+        "mlops-build is baseline: seccompProfile: every system call",
+    ),
+    Broken(
+        "pod-security",
+        CONTROLLER,
+        ("data", "executor"),
+        "resources: {}",
+        "data.executor.securityContext: mlops is rest",
+    ),
+    Broken(
+        "pod-security", BUS, ("spec", "template", "securityContext", "x"), 1, "spec.template.securityContext: argo-"
+    ),
+    Broken("default-deny", "NetworkPolicy/mlops-build/default-deny", (), GONE, "mlops-build.yaml: metadata.name: what"),
+    Broken(
+        "default-deny",
+        "NetworkPolicy/digits-dev/default-deny",
+        ("spec", "policyTypes"),
+        ["Ingress"],
+        "what no policy speaks of is open",
+    ),
+    Broken(
+        "default-deny",
+        "NetworkPolicy/storage/default-deny",
+        ("spec", "egress"),
+        [{}],
+        "what no policy speaks of is open",
+    ),
+    Broken(
+        "network",
+        "NetworkPolicy/mlops-build/to-git",
+        ("spec", "podSelector", "matchLabels"),
+        {"trainyard/to-gti": "yes"},
+        "to-git: spec.podSelector: holds for no pod",
+    ),
+    Broken("network", "NetworkPolicy/mlops-build/to-git", (), GONE, "no policy opens trainyard/to-git"),
+    Broken(
+        "network", CI, (*CLAIM, "metadata"), {"labels": {"trainyard/to-x": "yes"}}, "no policy opens trainyard/to-x"
+    ),
+    Broken(
+        "network",
+        "NetworkPolicy/argo-events/source-stages",
+        ("spec", "ingress", 0, "from", 0, "podSelector"),
+        {"matchLabels": {"a": "b"}},
+        "source-stages: spec.ingress: no pod in mlops-build has the labels",
+    ),
+    Broken("quotas", "ResourceQuota/mlops/bounds", (), GONE, "mlops.yaml: metadata.name: nothing bounds"),
+    Broken("quotas", "ResourceQuota/argocd/bounds", ("spec", "hard", "pods"), GONE, "namespaces/argocd.yaml"),
+    Broken("limits", "LimitRange/storage/defaults", (), GONE, "storage.yaml: metadata.name: a container"),
+    Broken(
+        "limits",
+        "LimitRange/storage/defaults",
+        ("spec", "limits", 0, "default"),
+        {"cpu": "1"},
+        "may take all of a node",
+    ),
     Broken("file-size", GIT, ("docs/video.mp4",), 5 * 1024 * 1024 + 1, "docs/video.mp4: size: 5.0 MiB"),
 ]
 
@@ -339,6 +455,14 @@ def test_the_secrets_that_are_expected_are_those_of_the_docs():
     assert dict(rows) == {name: key for name, (key, _) in lint.SECRETS.items()}
 
 
+def test_a_secret_is_where_something_uses_it_and_nowhere_else(committed):
+    used = {
+        (name, lint.SERVICES if namespace in committed.destinations() else namespace)
+        for _, _, namespace, name, _ in lint._secret_uses(committed)
+    }
+    assert used == {(name, place) for name, (_, places) in lint.SECRETS.items() for place in places}
+
+
 def test_the_command_says_where_what_and_the_next_step(committed, monkeypatch, capsys):
     tree = copy.deepcopy(committed)
     monkeypatch.setattr(lint, "load", lambda: tree)
@@ -346,7 +470,9 @@ def test_the_command_says_where_what_and_the_next_step(committed, monkeypatch, c
     change(tree, next(broken for broken in BROKEN if broken.rule == "secret-data"))
     assert lint.main() == 1
     told = capsys.readouterr().err
-    assert told.startswith("mlops/accounts/mlops-accounts.yaml: data: a secret in Git [secret-data]\n  → remove it")
+    assert told.startswith(
+        "mlops/accounts/mlops-build-accounts.yaml: data: a secret in Git [secret-data]\n  → remove it"
+    )
 
 
 def test_outside_git_it_says_what_to_do(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import platform
-from pipelines.templates import controller, events, network, reconcile, render
+from pipelines.templates import controller, events, namespaces, reconcile, render
 from pipelines.templates._parts import Images
 
 IMAGES = Images("p:1", "s:1", "o:1", "k:1")
@@ -65,27 +65,6 @@ def test_the_executor_reaches_google_with_a_key_and_an_emulator_without():
     ]
 
 
-@pytest.mark.parametrize(
-    ("url", "to", "port"),
-    [
-        ("", {"ipBlock": {"cidr": "0.0.0.0/0", "except": network.PRIVATE}}, 443),
-        (
-            "http://storage.storage.svc:4443",
-            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}},
-            4443,
-        ),
-        ("https://objects.example.com", {"ipBlock": {"cidr": "0.0.0.0/0"}}, 443),
-    ],
-)
-def test_user_code_reaches_dns_the_api_and_the_store_alone(url, to, port):
-    _, user = network.policies(settings(STORAGE_URL=url), "mlops")
-    assert user["spec"]["podSelector"] == {"matchLabels": {"trainyard/code": "user"}}
-    dns, api, store = user["spec"]["egress"]
-    assert {entry["port"] for entry in dns["ports"]} == {53}
-    assert {entry["port"] for entry in api["ports"]} == {443, 6443}
-    assert store == {"to": [to], "ports": [{"protocol": "TCP", "port": port}]}
-
-
 def test_every_pod_that_runs_the_users_command_is_labelled_for_its_policy(templates):
     for body in templates.values():
         for template in body.to_dict()["spec"]["templates"]:
@@ -128,6 +107,19 @@ def test_user_code_gets_no_token_no_secret_and_no_root(templates):
         assert "volumes" not in template
         assert "envFrom" not in template["container"]
         assert template["container"]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_pod_security_follows_the_kubernetes_that_is_pinned():
+    k3s = yaml.safe_load((ROOT / "versions.yaml").read_text())["components"]["k3s"]
+    assert re.match(r"v\d+\.\d+", k3s)[0] == namespaces.POD_SECURITY_VERSION
+
+
+def test_code_that_takes_its_pod_apart_has_a_namespace_of_its_own(templates):
+    """The only pod that is root is Kaniko's, and no other pipeline is where it is."""
+    for name, workflow in templates.items():
+        root = [t["name"] for t in workflow.to_dict()["spec"]["templates"] if '"runAsUser": 0' in str(t)]
+        assert root == (["build"] if name == "ci" else [])
+        assert (workflow.namespace == "mlops-build") == (name == "ci")
 
 
 def test_what_starts_by_itself_only_names_its_template():
