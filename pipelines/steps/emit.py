@@ -24,7 +24,7 @@ def emit(event: str, body: dict[str, Any]) -> None:
         raise YardError(
             f"HTTP {answer.status}: {answer.body[:200].decode(errors='replace')}",
             where=f"POST {url}",
-            todo="is Secret stages-token the same in both namespaces?",
+            todo="is Secret stages-token the same in all namespaces?",
             code=code,
         )
 

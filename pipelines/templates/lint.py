@@ -35,6 +35,13 @@ SERVICES = "<service>-<environment>"  # any namespace that an Application deploy
 
 INSTALLED = {"kube-system"}  # namespaces that come with the cluster
 
+# pods of upstream's installations that policies speak of: namespace → labels
+UPSTREAM = {
+    "argo": ({"app": "argo-server"}, {"app": "workflow-controller"}),
+    "argo-events": ({"app": "controller-manager"},),
+    "cert-manager": ({"app": "webhook"},),
+}
+
 # Secrets that are made by hand or by the cluster: name → its key, and where it may be used (docs/architecture.md)
 SECRETS: dict[str, tuple[str, set[str]]] = {
     "github-webhook": ("secret", {"argo-events"}),
@@ -64,14 +71,14 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("unused", _RELEASE, "spec.arguments.parameters[attempt]"): "`yard rerun` reads it from the Workflow",
     ("unused", _RELEASE, "spec.arguments.parameters[delivery]"): "every event's delivery is told to its Workflow",
     ("unused", "mlops/templates/verify.yaml", "spec.arguments.parameters[delivery]"): "the same",
-    ("network", "namespaces/argo-events.yaml", "controller: spec.podSelector"): "the pod of upstream's installation",
+    ("default-deny", "namespaces/argocd.yaml", "metadata.name"): "upstream's installation says who may call whom there",
     **{
-        (rule, f"namespaces/{name}.yaml", "metadata.name"): why
+        (
+            "limits",
+            f"namespaces/{name}.yaml",
+            "metadata.name",
+        ): "a default would be a guess at what upstream's pods need"
         for name in ("argo", "argocd", "cert-manager")
-        for rule, why in (
-            ("default-deny", "upstream's installation says who may call whom there"),
-            ("limits", "a default would be a guess at what upstream's pods need"),
-        )
     },
 }
 
@@ -992,8 +999,9 @@ def _network(tree: Tree) -> Iterator[Problem]:
     ours = {pod.namespace for pod in pods}
 
     def some(namespace: str, selector: Body) -> bool:
-        labels = selector.get("matchLabels", {})
-        return any(pod.namespace == namespace and labels.items() <= pod.labels.items() for pod in pods)
+        wanted = selector.get("matchLabels", {}).items()
+        there = [pod.labels for pod in pods if pod.namespace == namespace] + [*UPSTREAM.get(namespace, ())]
+        return any(wanted <= labels.items() for labels in there)
 
     for manifest in tree.of("NetworkPolicy"):
         spec, where = manifest.body["spec"], manifest.namespace

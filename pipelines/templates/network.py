@@ -27,6 +27,8 @@ PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]  # RFC 1918
 LINK_LOCAL = "169.254.0.0/16"  # where a cloud gives a node's credentials to whoever asks
 API_PORTS = (443, 6443)
 BUS_PORT, BUS_CLUSTER_PORT, BUS_MONITOR_PORT, METRICS_PORT = 4222, 6222, 8222, 7777  # of Argo Events' pods
+ARGO_PORT, ARGO_METRICS_PORT = 2746, 9090
+CERT_WEBHOOK_PORT, CERT_METRICS_PORT = 10250, 9402
 CALLERS = {"trainyard/calls": "services"}  # label of a namespace whose pods may ask deployed models
 
 
@@ -110,6 +112,44 @@ def events(platform: Platform, sources: dict[str, int]) -> list[Manifest]:
         ),
         _allow("sensors", where, SENSOR, egress=[to_bus, _api()]),
         _allow("controller", where, {"app": "controller-manager"}, egress=[_api()]),
+    ]
+
+
+def argo(platform: Platform) -> list[Manifest]:
+    """Argo Workflows: people come in through the Ingress. The server reads logs in the store, asks who somebody is (an
+    address outside, or Argo CD's behind the Ingress), and both keep the archive in the database.
+    """
+    where, archive = "argo", _to([_namespace("postgresql")], 5432)
+    return [
+        _deny(where),
+        _allow("all", where, {}, egress=[_dns(), _api(), archive]),
+        _allow(
+            "server",
+            where,
+            {"app": "argo-server"},
+            ingress=[_from([INGRESS_CONTROLLER], ARGO_PORT)],
+            egress=[_to([ANYWHERE], 443), *_ingress(), *_store(platform)],
+        ),
+        _allow("controller", where, {"app": "workflow-controller"}, ingress=[_from([MONITORING], ARGO_METRICS_PORT)]),
+    ]
+
+
+def cert_manager() -> list[Manifest]:
+    """The API server asks its webhook, from the address of a node; it asks authorities for certificates, and name
+    servers whether a challenge is out yet: those of the domain, not only the cluster's.
+    """
+    where = "cert-manager"
+    names = {"to": [ANYWHERE], "ports": _dns()["ports"]}
+    return [
+        _deny(where),
+        _allow(
+            "all",
+            where,
+            {},
+            ingress=[_from([MONITORING], CERT_METRICS_PORT)],
+            egress=[_dns(), _api(), names, _to([ANYWHERE], 80, 443)],
+        ),
+        _allow("webhook", where, {"app": "webhook"}, ingress=[_from([ANYWHERE], CERT_WEBHOOK_PORT)]),
     ]
 
 

@@ -54,7 +54,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     platform = settings.load(file)
     images = Images(**yaml.safe_load(versions.read_text())["images"])
     templates = {body.name: body for body in templates_of(images, platform)}
-    files: dict[str, Iterable[Any]] = {
+    files: dict[str, list[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
     }
     files["mlops/templates/reconcile.yaml"] = [reconcile.template(images).to_dict(), reconcile.clock().to_dict()]
@@ -76,6 +76,8 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
         *namespaces.manifests("argo-events"),
         *network.events(platform, events.PORTS),
     ]
+    files["namespaces/argo.yaml"] += network.argo(platform)
+    files["namespaces/cert-manager.yaml"] += network.cert_manager()
     files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
     for name, objects in cluster.accounts().items():
         files[f"mlops/accounts/{name}.yaml"] = objects

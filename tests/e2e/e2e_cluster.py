@@ -113,10 +113,16 @@ class Cluster:
             "command": command,
             "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
             "volumeMounts": [{"name": "given", "mountPath": "/given"}],
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         }
         spec = {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
+            "securityContext": {  # as namespaces that are `restricted` want it
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "containers": [container],
             "volumes": [{"name": "given", "configMap": {"name": name}}],
         }

@@ -23,7 +23,8 @@ from e2e_cluster import ROOT, Cluster, Object, until
 
 HERE = Path(__file__).parent
 SERVICES = ("digits", "plums", "pears", "figs")
-NAMESPACES = ("mlops", "mlops-release", "storage", "e2e", *(f"{service}-dev" for service in SERVICES))
+RUNS = ("mlops-build", "mlops", "mlops-release")
+NAMESPACES = (*RUNS, "storage", "e2e", *(f"{service}-dev" for service in SERVICES))
 # `COMMAND -f DOCKERFILE CONTEXT NAME…` builds an image and puts it where the cluster's nodes find it
 IMAGE_COMMAND = shlex.split(os.environ.get("E2E_IMAGE", str(ROOT.parent / "shared/cluster/image")))
 DOCKERFILES = {
@@ -50,7 +51,7 @@ def clean(cluster: Cluster) -> None:
     for claim in cluster.list("persistentvolumeclaims", "argo-events"):
         if "eventbus-default-js" in claim["metadata"]["name"]:  # a StatefulSet leaves its volumes
             cluster.kubectl("-n", "argo-events", "delete", "pvc", claim["metadata"]["name"], "--timeout=60s")
-    for namespace in ("mlops", "mlops-release"):
+    for namespace in RUNS:
         cluster.kubectl("-n", namespace, "delete", "cronworkflows,workflows", "--all", "--timeout=120s", check=False)
     cluster.kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=180s")
     cluster.kubectl("delete", "node", "gpu-1", "--ignore-not-found")
@@ -94,10 +95,13 @@ def install(cluster: Cluster, manifests: Path) -> None:
         *(manifests / "mlops/config").glob("*.yaml"),
         *(manifests / "applications/services").glob("*/namespace.yaml"),
     ]
-    cluster.apply(*(_namespace(name) for name in ("storage", "e2e")), *bases)
+    # the prober, which stands for an application that asks a model, is in e2e
+    cluster.apply(_namespace("storage"), _namespace("e2e", {"trainyard/calls": "services"}), *bases)
     cluster.apply(*_secrets())
+    cluster.apply(manifests / "namespaces/argo-events.yaml")
+    _own_volume(cluster, "argo-events", "eventbus-default-js-vol-eventbus-default-js-0", "2Gi")
+    _own_volume(cluster, "storage", "storage", "10Gi")
     cluster.apply(manifests / "applications/storage")
-    _own_volume(cluster)
     _fixtures(cluster)
     _controllers(cluster, manifests)
     for folder in ("mlops", "argo-events/sources", "argocd/projects", "applications/services"):
@@ -149,8 +153,8 @@ def _sensor_log(cluster: Cluster, name: str) -> str:
     return cluster.kubectl("-n", "argo-events", "logs", "-l", f"sensor-name={name}", "--tail=-1", check=False)
 
 
-def _namespace(name: str) -> Object:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+def _namespace(name: str, labels: dict[str, str] | None = None) -> Object:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
 
 
 def _secrets() -> Iterator[Object]:
@@ -161,10 +165,11 @@ def _secrets() -> Iterator[Object]:
     yield _secret("argo-events", "github-webhook", secret=webhook)
     yield _secret("argo-events", "stages-token", token=stages)
     yield _secret("storage", "storage-tokens", **{"tokens.json": tokens})
-    for namespace in ("mlops", "mlops-release"):
+    for namespace in RUNS:
         yield _secret(namespace, "registry", credentials=writer)
         yield _secret(namespace, "git-status", token=status)
-    yield _secret("mlops", "stages-token", token=stages)
+    for namespace in ("mlops-build", "mlops"):
+        yield _secret(namespace, "stages-token", token=stages)
     yield _secret("mlops-release", "signing", **{"key.pem": signing.decode()})
     for service in SERVICES:
         yield _secret(f"{service}-dev", "registry-read", credentials=reader)
@@ -187,12 +192,16 @@ def _fixtures(cluster: Cluster) -> None:
     fixture(cluster, "githost", PIPELINES_IMAGE=pipelines_image(cluster))
 
 
-def _own_volume(cluster: Cluster) -> None:
-    """Let the store write to its volume: host-path volumes belong to root and know no fsGroup."""
+def _own_volume(cluster: Cluster, namespace: str, claim: str, size: str) -> None:
+    """Make a volume before who uses it, and let that write there: host-path volumes belong to root and know no fsGroup.
+    The namespace must not be `restricted` yet.
+    """
+    meta = {"name": claim, "namespace": namespace}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "own-volume", "namespace": "storage"},
+        "metadata": {"name": "own-volume", "namespace": namespace},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
@@ -205,14 +214,13 @@ def _own_volume(cluster: Cluster) -> None:
                     "volumeMounts": [{"name": "data", "mountPath": "/data"}],
                 }
             ],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "storage"}}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
         },
     }
-    cluster.apply(pod)
-    cluster.kubectl(
-        "-n", "storage", "wait", "pod/own-volume", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s"
-    )
-    cluster.kubectl("-n", "storage", "delete", "pod", "own-volume")
+    cluster.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}, pod)
+    ended = "--for=jsonpath={.status.phase}=Succeeded"
+    cluster.kubectl("-n", namespace, "wait", "pod/own-volume", ended, "--timeout=90s")
+    cluster.kubectl("-n", namespace, "delete", "pod", "own-volume")
 
 
 def _controllers(cluster: Cluster, manifests: Path) -> None:

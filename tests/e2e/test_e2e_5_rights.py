@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 from typing import Any
 
 import e2e_install
@@ -97,10 +98,11 @@ def _ended(cluster: Cluster, name: str) -> Any:
     return run if run and phase(run) == "Error" else None
 
 
-PIPELINE, RELEASE = "mlops:pipeline", "mlops-release:pipeline"
+BUILD, PIPELINE, RELEASE = "mlops-build:pipeline", "mlops:pipeline", "mlops-release:pipeline"
 EXECUTOR, SENSOR, VERIFY = "mlops:executor", "argo-events:sensor", "mlops-release:verify"
 # who, what, where, whether
 RIGHTS = [
+    (SENSOR, "create workflows.argoproj.io", "mlops-build", True),
     (SENSOR, "create workflows.argoproj.io", "mlops", True),
     (SENSOR, "create workflows.argoproj.io", "mlops-release", True),
     (SENSOR, "delete workflows.argoproj.io", "mlops", False),
@@ -113,9 +115,15 @@ RIGHTS = [
     (EXECUTOR, "create workflows.argoproj.io", "mlops", False),
     (EXECUTOR, "create pods", "mlops", False),
     (EXECUTOR, "create workflowtaskresults.argoproj.io", "mlops-release", False),
+    (EXECUTOR, "create workflowtaskresults.argoproj.io", "mlops-build", False),
+    ("mlops-build:executor", "create workflowtaskresults.argoproj.io", "mlops-build", True),
+    ("mlops-build:executor", "create workflowtaskresults.argoproj.io", "mlops", False),
+    ("mlops-build:executor", "create workflows.argoproj.io", "mlops-build", False),
+    ("argo-events:source", "create workflows.argoproj.io", "mlops-build", False),
+    ("argo-events:bus", "get secrets", "argo-events", False),
     *(
         (who, what, where, False)
-        for who in (PIPELINE, RELEASE)
+        for who in (BUILD, PIPELINE, RELEASE)
         for what, where in (
             ("get secrets", "mlops"),
             ("get secrets", "mlops-release"),
@@ -156,12 +164,33 @@ def test_network_policies_hold_where_the_cni_enforces_them(cluster: Cluster, fac
     enforced = not reaches(cluster, "e2e", {"run": "denied"}, "githost.e2e.svc", 80)
     facts["network policies"] = "enforced" if enforced else "not enforced by this cluster's CNI"
     names = {policy["metadata"]["name"] for policy in policies(cluster, "mlops")}
-    assert names == {"no-callers", "user-code"}
+    assert names == {"default-deny", "executor", "to-events", "to-git"}
     code = {"trainyard/code": "user"}
     assert reaches(cluster, "mlops", code, "storage.storage.svc", 4443)
     if enforced:
         assert not reaches(cluster, "mlops", code, "githost.e2e.svc", 80)
         assert not reaches(cluster, "mlops", code, "argo-server.argo.svc", 2746)
+
+
+@pytest.mark.parametrize("namespace", ["mlops", "mlops-release", "storage", "digits-dev", "mlops-build"])
+def test_a_pod_that_asks_for_more_than_its_namespace_allows_is_refused(cluster: Cluster, namespace: str):
+    image = e2e_install.pipelines_image(cluster)
+    root = {"name": "main", "image": image, "command": ["id"], "securityContext": {"runAsUser": 0}}
+    host = {**root, "securityContext": {"privileged": True}}
+    for container, refused in ((root, namespace != "mlops-build"), (host, True)):
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "more", "namespace": namespace},
+            "spec": {"containers": [container]},
+        }
+        path = f"api/v1/namespaces/{namespace}/pods?dryRun=All"
+        if not refused:
+            cluster.call(path, pod)
+            continue
+        with pytest.raises(urllib.error.HTTPError) as found:
+            cluster.call(path, pod)
+        assert "violates PodSecurity" in found.value.read().decode()
 
 
 def policies(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:

@@ -37,6 +37,9 @@ ENDS = {
     "traefik": End("kube-system", {"app.kubernetes.io/name": "traefik"}),
     "prometheus": End("monitoring", {}),
     "argo-server": End("argo", {"app": "argo-server"}),
+    "cert-webhook": End("cert-manager", {"app": "webhook"}),
+    "cert-manager": End("cert-manager", {"app": "cert-manager"}),
+    "controller": End("argo", {"app": "workflow-controller"}),
     "postgres": End("postgresql", {}),
     "githost": End("e2e", {"app": "githost"}),
     "registry": End("registry", {}),
@@ -245,6 +248,28 @@ def test_the_store_answers_steps_models_and_argo_and_calls_nobody(inside):
         may = end.namespace in RUNS or end.namespace.endswith("-dev") or name == "argo-server"
         assert inside.open(name, STORE, 4443) == may, name
         assert not inside.open(STORE, name, 443), name
+
+
+def test_argo_is_asked_through_the_ingress_alone(cloud, inside):
+    for world in (cloud, inside):
+        for name in world.ends:
+            assert world.open(name, "argo-server", 2746) == (name == "traefik"), name
+            assert world.open(name, "controller", 9090) == (name == "prometheus"), name
+        for pod in ("argo-server", "controller"):
+            assert world.open(pod, "private", 6443)
+            assert world.open(pod, "postgres", 5432)
+            assert not world.open(pod, "metadata", 80)
+    assert cloud.open("argo-server", "internet", 443)
+    assert not cloud.open("controller", "internet", 443)
+
+
+def test_certificates_are_asked_for_outside_and_judged_for_the_api_server(cloud):
+    assert cloud.open("private", "cert-webhook", 10250)
+    assert not cloud.open("private", "cert-manager", 10250)
+    assert not cloud.open("stranger", "cert-manager", 9402)
+    for port, protocol in ((443, "TCP"), (53, "UDP")):
+        assert cloud.open("cert-manager", "internet", port, protocol)
+    assert cloud.open("cert-manager", "private", 6443)
 
 
 @pytest.mark.parametrize(
