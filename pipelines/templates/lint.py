@@ -607,13 +607,12 @@ def _account_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str]]:
             if at and "serviceAccountName" in body:
                 field = f"{flow.field}{at}.serviceAccountName"
                 yield flow.manifest, field, flow.namespace, body["serviceAccountName"]
-    for manifest in tree.of("Deployment", "Sensor", "EventSource", "EventBus"):
-        body = manifest.body["spec"]
-        field, spec = ("spec.jetstream", body["jetstream"]) if "jetstream" in body else ("spec.template", {})
-        template = body.get("template", {})
-        spec = spec or template.get("spec", template)
-        if "serviceAccountName" in spec:
-            yield manifest, f"{field}.serviceAccountName", manifest.namespace, spec["serviceAccountName"]
+    for pod in (*_pods(tree), *_made_pods(tree)):
+        if (
+            pod.manifest.kind in ("Deployment", "Sensor", "EventSource", "EventBus")
+            and "serviceAccountName" in pod.spec
+        ):
+            yield pod.manifest, f"{pod.field}.serviceAccountName", pod.namespace, pod.spec["serviceAccountName"]
     for binding in tree.of("RoleBinding", "ClusterRoleBinding"):
         for subject in binding.body["subjects"]:
             if subject["kind"] == "ServiceAccount":

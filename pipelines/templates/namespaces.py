@@ -41,6 +41,7 @@ class Namespace(NamedTuple):
 # upstream's manifests the controllers of Argo Workflows and Argo Events have no seccomp profile. The pods of upstream's
 # installations name no memory, and a default would be a guess at what they need.
 NAMESPACES = {
+    # eight builds of 1 GiB, and half of that for the small steps beside them
     "mlops-build": Namespace("pipelines", "baseline", RUN_PODS, memory="12Gi", runs=True),
     "mlops": Namespace("pipelines", "restricted", RUN_PODS, runs=True),
     "mlops-release": Namespace("pipelines", "restricted", PARALLEL + 4, memory="4Gi", runs=True),
