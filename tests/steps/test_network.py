@@ -55,7 +55,12 @@ class World:
 
     def __init__(self, file: Path) -> None:
         texts = render.render(file)
-        found = [lint.Manifest(n, body) for n, text in texts.items() for body in yaml.safe_load_all(text)]
+        found = [
+            lint.Manifest(name, body)
+            for name, text in texts.items()
+            if name.endswith(".yaml")
+            for body in yaml.safe_load_all(text)
+        ]
         images = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
         found += lint._releases(platform.load(file), images)
         tree = lint.Tree(found, set(), {})
