@@ -18,7 +18,7 @@ test: $(READY) ## every test; needs nothing but package installs
 lint: $(READY) ## format, lint, types, generated files, manifests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/shellcheck .ci/run
+	@$(BIN)/shellcheck .ci/run .ci/follow
 	@$(BIN)/python -m pipelines.templates.render --check
 	@$(BIN)/python -m pipelines.templates.lint
 	@$(BIN)/yard solo support --markdown | diff -u docs/support.md - || { echo "docs/support.md differs: make render"; exit 1; }
@@ -32,6 +32,15 @@ e2e: $(READY) ## the same push on the real Argo, in the cluster that KUBECONFIG 
 
 e2e-report: $(READY) ## docs/e2e.md from the last two runs of `make e2e`
 	@$(BIN)/python tests/e2e/e2e_report.py $$(ls .e2e/*.json | tail -2) > docs/e2e.md
+
+up: $(READY) ## on the box, as root: install the platform (docs/install-openeuler.md)
+	@$(BIN)/yard up
+
+verify: $(READY) ## is each part of the platform healthy? runs `hello`
+	@$(BIN)/yard verify
+
+down: $(READY) ## on the box, as root: remove the platform; asks first
+	@$(BIN)/yard down
 
 bench: $(READY) ## speed: the push, a step, serving; each beside its floor
 	@$(BIN)/python -m bench
@@ -67,4 +76,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo test e2e e2e-report lint render bench lock images clean
+.PHONY: help demo test e2e e2e-report lint render up verify down bench lock images clean

@@ -261,3 +261,54 @@ def demo() -> None:
     from pipelines.cli.demo import demo
 
     demo(home())
+
+
+# ---- the box
+
+Cluster = Annotated[bool, typer.Option("--cluster", help="In the cluster that KUBECONFIG names; k3s is not touched.")]
+
+
+@app.command()
+def up(
+    cluster: Cluster = False,
+    join: Annotated[str, typer.Option("--join", metavar="URL", help="Be a node of the server https://BOX:6443.")] = "",
+    skip_checks: Annotated[bool, typer.Option("--skip-checks", help="Do not look at this machine first.")] = False,
+) -> int:
+    """Install the platform on this machine: k3s, Argo CD, and by it all else. Again, it changes nothing.
+
+    docs/install-openeuler.md has all steps. Exit code 6 if something is not healthy at the end.
+    """
+    from pipelines.cli import box
+
+    if cluster and join:
+        raise YardError("--cluster and --join exclude each other", todo="yard up --help", code=Exit.USAGE)
+    return box.up(cluster=cluster, skip_checks=skip_checks, join=join)
+
+
+@app.command()
+def verify(
+    hello: Annotated[bool, typer.Option("--hello/--no-hello", help="Also run WorkflowTemplate hello.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> int:
+    """Whether each part of the platform is healthy, or why not. Exit code 6 if one is not.
+
+    It asks the cluster that KUBECONFIG names; on the box, that of k3s.
+    """
+    from pipelines.cli import health, kubectl
+    from pipelines.cli.addresses import settings
+
+    platform = settings()
+    if platform is None:
+        raise YardError("no platform.yaml", todo="run it in a checkout of the platform", code=Exit.NOT_FOUND)
+    return health.verify(kubectl.find(), platform, hello=hello, as_json=as_json)
+
+
+@app.command()
+def down(
+    cluster: Cluster = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the platform from this machine, after it asked. It says before what stays; buckets and Git do."""
+    from pipelines.cli import box
+
+    box.down(cluster=cluster, yes=yes)

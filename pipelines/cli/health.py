@@ -1,0 +1,355 @@
+"""`yard verify`: a line for each part of the platform, Healthy or why not, and a run of `hello` to prove the whole.
+
+What must be there is read from the committed manifests and `platform.yaml`; what is there, from the cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pipelines.cli.addresses import checkout
+from pipelines.cli.kubectl import Kubectl, Object
+from pipelines.cli.show import duration, table
+from pipelines.errors import Exit, YardError
+from pipelines.platform import Node, Platform
+
+HEALTHY, WAITING, DEGRADED, MISSING = "Healthy", "Waiting", "Degraded", "Missing"
+FOLDERS = ("argocd", "argo-workflows", "argo-events", "cert-manager", "applications", "mlops")
+CONTROLLERS = ("argocd", "cert-manager", "argo", "argo-events")  # each has something that runs
+OTHERS = ("kube-system", "mlops", "mlops-release")
+ROLE = "trainyard/{role}"  # node label: "true" or "false"
+GPU = "nvidia.com/gpu.present"  # the label that NVIDIA's own discovery sets, and training asks for
+NOT_RELEASED = ("app path does not exist", "unable to resolve")  # what Argo CD says before the first release
+HELLO_PATIENCE = 300.0  # seconds; it takes some ten, and an image may have to be pulled
+PAUSE = 2.0
+
+
+class Row(NamedTuple):
+    component: str
+    state: str
+    why: str = ""
+
+    @property
+    def well(self) -> bool:
+        """A service that has not been released yet is no fault of the platform."""
+        return self.state in (HEALTHY, WAITING)
+
+
+def verify(kubectl: Kubectl, platform: Platform, *, hello: bool = True, as_json: bool = False) -> Exit:
+    """Print the table; UNAVAILABLE if a line of it is not well."""
+    rows = look(kubectl, platform)
+    if hello:
+        rows.append(say_hello(kubectl))
+    if as_json:
+        print(json.dumps([row._asdict() for row in rows], indent=2))
+    else:
+        table(("COMPONENT", "STATE", "WHY"), rows)
+    bad = [row.component for row in rows if not row.well]
+    if bad and not as_json:
+        print(f"not healthy: {', '.join(bad)}")
+    return Exit.UNAVAILABLE if bad else Exit.OK
+
+
+def look(kubectl: Kubectl, platform: Platform) -> list[Row]:
+    """Everything but `hello`; only reads. Raises YardError(UNAVAILABLE) if the cluster does not answer."""
+    wanted = list(committed(checkout()))
+    apps = applications(kubectl)
+    return [
+        *nodes(kubectl, platform),
+        crds(kubectl, wanted),
+        *workloads(kubectl),
+        *events(kubectl),
+        *certificates(kubectl),
+        *secrets(kubectl, wanted),
+        *apps,
+    ]
+
+
+def committed(root: Path) -> Iterator[Object]:
+    """The manifests of the checkout."""
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*.yaml")):
+            for body in yaml.safe_load_all(path.read_text()):
+                if isinstance(body, dict) and "apiVersion" in body and "kind" in body:
+                    yield body
+
+
+# ---- nodes
+
+
+def labels(node: Node) -> dict[str, str]:
+    """What `platform.yaml` says of a node, as labels; `yard up` sets them."""
+    wanted = {ROLE.format(role=role): str(role in node.roles).lower() for role in ("train", "serve")}
+    return {**wanted, GPU: "true"} if node.gpu else wanted
+
+
+def nodes(kubectl: Kubectl, platform: Platform) -> Iterator[Row]:
+    found = {node["metadata"]["name"]: node for node in kubectl.list("nodes")}
+    for wanted in platform.nodes:
+        node = found.pop(wanted.name, None)
+        name = f"node {wanted.name}"
+        if node is None:
+            yield Row(name, MISSING, "the cluster has no such node")
+            continue
+        ready = _condition(node, "Ready")
+        told = f"{node['status']['nodeInfo']['kubeletVersion']}, {'+'.join(wanted.roles)}"
+        there = node["metadata"].get("labels", {})
+        absent = [f"{key}={value}" for key, value in labels(wanted).items() if there.get(key) != value]
+        gpus = node["status"].get("capacity", {}).get("nvidia.com/gpu", "0")
+        if ready.get("status") != "True":
+            yield Row(name, DEGRADED, _said(ready) or "not Ready")
+        elif absent:
+            yield Row(name, DEGRADED, f"label {' '.join(absent)} is not set: yard up")
+        elif wanted.gpu and gpus == "0":
+            yield Row(name, DEGRADED, "shows no nvidia.com/gpu: addons.gpu, the driver, nvidia-container-toolkit")
+        else:
+            yield Row(name, HEALTHY, f"{told}, {gpus} GPU" if wanted.gpu else told)
+    for name in found:
+        yield Row(f"node {name}", DEGRADED, "is not in platform.yaml: nothing says what may run there")
+
+
+# ---- what the cluster must know
+
+
+def crds(kubectl: Kubectl, wanted: Iterable[Object]) -> Row:
+    """Of every kind that a committed manifest has."""
+    found = {}
+    for crd in kubectl.list("customresourcedefinitions"):
+        spec = crd["spec"]
+        found[spec["group"], spec["names"]["kind"]] = _condition(crd, "Established").get("status") == "True"
+    kinds = {(group, body["kind"]) for body in wanted if (group := _group(body))}
+    absent = sorted(f"{kind}.{group}" for group, kind in kinds if not found.get((group, kind)))
+    if absent:
+        return Row("kinds", MISSING, f"the cluster does not know {', '.join(absent)}")
+    return Row("kinds", HEALTHY, f"{len(kinds)} of other projects, all known")
+
+
+def _group(body: Object) -> str:
+    """The API group of a kind that is not Kubernetes' own, nor a file for kustomize."""
+    group = str(body["apiVersion"]).partition("/")[0] if "/" in str(body["apiVersion"]) else ""
+    own = group.endswith(".k8s.io") or "." not in group
+    return "" if own or group.endswith("kustomize.config.k8s.io") else group
+
+
+# ---- what runs
+
+
+def workloads(kubectl: Kubectl) -> Iterator[Row]:
+    """A line for each namespace of the platform."""
+    there = {entry["metadata"]["name"] for entry in kubectl.list("namespaces")}
+    deployed = {
+        app["spec"]["destination"].get("namespace", "") for app in kubectl.list("applications.argoproj.io", "-A")
+    }
+    items = kubectl.list("deployments,statefulsets,daemonsets", "-A")
+    pods = kubectl.list("pods", "-A")
+    for namespace in dict.fromkeys((*CONTROLLERS, *OTHERS, *sorted(deployed - {""}))):
+        own = [item for item in items if item["metadata"]["namespace"] == namespace]
+        if namespace not in there or (not own and namespace in CONTROLLERS):
+            yield Row(namespace, MISSING, "nothing runs there" if namespace in there else "no such namespace")
+            continue
+        bad = [why for item in own if (why := _not_ready(item, pods))]
+        if bad:
+            yield Row(namespace, DEGRADED, "; ".join(bad))
+        elif own:
+            yield Row(namespace, HEALTHY, f"{len(own)} of {len(own)} ready")
+
+
+def _not_ready(item: Object, pods: list[Object]) -> str:
+    """Why a Deployment, StatefulSet or DaemonSet is not what it should be, else nothing."""
+    spec, status = item["spec"], item.get("status", {})
+    if item["kind"] == "DaemonSet":
+        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    else:
+        wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+    seen = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
+    if ready >= wanted and seen:
+        return ""
+    name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
+    chosen = spec["selector"].get("matchLabels", {}).items()
+    why = next(
+        (
+            f": {told}"
+            for pod in pods
+            if pod["metadata"]["namespace"] == namespace
+            and chosen <= pod["metadata"].get("labels", {}).items()
+            and (told := _stuck(pod))
+        ),
+        "",
+    )
+    return f"{item['kind'].lower()} {name} {ready} of {wanted}{why}"
+
+
+def _stuck(pod: Object) -> str:
+    """What keeps a pod from being ready, as the kubelet or the scheduler says it."""
+    status = pod.get("status", {})
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting, ended = container["state"].get("waiting", {}), container.get("lastState", {}).get("terminated", {})
+        if waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
+            code = f", exit code {ended['exitCode']}" if "exitCode" in ended else ""
+            return f"{waiting['reason']}{code} {waiting.get('message', '')}".strip()
+    unscheduled = _condition(pod, "PodScheduled")
+    return str(unscheduled.get("message", "")) if unscheduled.get("status") == "False" else ""
+
+
+def events(kubectl: Kubectl) -> Iterator[Row]:
+    for kind in ("EventBus", "EventSource", "Sensor"):
+        plural = {"EventBus": "eventbus"}.get(kind, f"{kind.lower()}s")
+        found = kubectl.list(f"{plural}.argoproj.io", "-A")
+        if not found:
+            yield Row(kind, MISSING, "there is none")
+        bad = [why for item in found if (why := _unmet(item))]
+        if found:
+            names = ", ".join(item["metadata"]["name"] for item in found)
+            yield Row(kind, DEGRADED, "; ".join(bad)) if bad else Row(kind, HEALTHY, names)
+
+
+def _unmet(item: Object) -> str:
+    conditions = item.get("status", {}).get("conditions", [])
+    name = item["metadata"]["name"]
+    if not conditions:
+        return f"{name}: its controller has not looked at it"
+    bad = [entry for entry in conditions if entry["status"] != "True"]
+    return f"{name}: {_said(bad[0]) or bad[0]['type']}" if bad else ""
+
+
+def certificates(kubectl: Kubectl) -> Iterator[Row]:
+    for item in kubectl.list("certificates.cert-manager.io", "-A"):
+        ready = _condition(item, "Ready")
+        names = ", ".join(item["spec"].get("dnsNames", []))
+        name = f"certificate {item['metadata']['name']}"
+        well = ready.get("status") == "True"
+        yield Row(name, HEALTHY, names) if well else Row(name, DEGRADED, _said(ready) or "not issued yet")
+
+
+# ---- secrets
+
+
+def secrets(kubectl: Kubectl, wanted: Iterable[Object]) -> Iterator[Row]:
+    """What a committed manifest names and the cluster does not have. Only names and keys leave the cluster."""
+    each = '{{.metadata.namespace}}/{{.metadata.name}}{{range $key, $value := .data}} {{$key}}{{end}}{{"\\n"}}'
+    form = "{{range .items}}" + each + "{{end}}"
+    lines = kubectl.run("get", "secrets", "-A", "-o", f"go-template={form}").splitlines()
+    there = {name: set(keys.split()) for name, _, keys in (line.partition(" ") for line in lines)}
+    namespaces = {entry["metadata"]["name"] for entry in kubectl.list("namespaces")}
+    needed = sorted({(body["metadata"].get("namespace", ""), *use) for body in wanted for use in _uses(body)})
+    absent = []
+    for namespace, name, key in needed:
+        keys = there.get(f"{namespace}/{name}")
+        if namespace in namespaces and (keys is None or (key and key not in keys)):
+            absent.append(f"{namespace}/{name}" + (f" {key}" if key else ""))
+    if absent:
+        yield Row("secrets", MISSING, f"{', '.join(absent)}: yard secrets list says how to get them")
+    else:
+        yield Row("secrets", HEALTHY, f"{len(needed)} named, all there")
+
+
+def _uses(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """(Secret, key) that a manifest cannot do without; a key of "" is any."""
+    if isinstance(node, list):
+        for entry in node:
+            yield from _uses(entry, at)
+    if not isinstance(node, dict) or node.get("optional"):
+        return
+    if (at == "secretKeyRef" or at.endswith("Secret")) and isinstance(node.get("key"), str) and "name" in node:
+        yield node["name"], node["key"]
+    elif at == "secret" and "secretName" in node:
+        yield node["secretName"], ""
+    elif at == "secretRef" and "name" in node:
+        yield node["name"], ""
+    for key, value in node.items():
+        yield from _uses(value, key)
+
+
+# ---- Argo CD
+
+
+def applications(kubectl: Kubectl) -> list[Row]:
+    found = kubectl.list("applications.argoproj.io", "-A")
+    return [_application(app) for app in found] or [Row("applications", MISSING, "Argo CD has none")]
+
+
+def _application(app: Object) -> Row:
+    """Both of its states count: one whose manifests cannot be built says Healthy."""
+    status, name = app.get("status", {}), f"application {app['metadata']['name']}"
+    sync, health = status.get("sync", {}).get("status", "Unknown"), status.get("health", {}).get("status", "Unknown")
+    if (sync, health) == ("Synced", "Healthy"):
+        return Row(name, HEALTHY, status["sync"].get("revision", "")[:12])
+    told = [entry["message"] for entry in status.get("conditions", [])]
+    operation = status.get("operationState", {})
+    if operation.get("phase") in ("Running", "Failed", "Error"):
+        told.append(operation.get("message", ""))
+    told += [
+        f"{entry['kind']} {entry['name']}: {entry['health'].get('message') or entry['health']['status']}"
+        for entry in status.get("resources", [])
+        if entry.get("health", {}).get("status", "Healthy") != "Healthy"
+    ]
+    why = "; ".join([f"{sync}, {health}", *filter(None, told[:3])])
+    if app["spec"].get("project") == "services" and any(text in why for text in NOT_RELEASED):
+        return Row(name, WAITING, "nothing is released yet: push the service")
+    return Row(name, DEGRADED, why)
+
+
+# ---- hello
+
+
+def say_hello(kubectl: Kubectl, patience: float = HELLO_PATIENCE) -> Row:
+    """Run WorkflowTemplate `hello`, and delete the run."""
+    body = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"generateName": "hello-", "namespace": "mlops"},
+        "spec": {"workflowTemplateRef": {"name": "hello"}},
+    }
+    try:
+        name = kubectl.run("create", "-f", "-", "-o", "name", given=json.dumps(body)).strip()
+    except YardError as error:
+        return Row("hello", MISSING, error.what)
+    began, ends = time.monotonic(), time.monotonic() + patience
+    try:
+        while True:
+            run = kubectl.get("-n", "mlops", name) or {}
+            status = run.get("status", {})
+            phase = status.get("phase", "Pending")
+            if phase in ("Succeeded", "Failed", "Error"):
+                break
+            if time.monotonic() > ends:
+                return Row("hello", DEGRADED, f"{phase} after {duration(patience)}: {_at(status)}")
+            time.sleep(PAUSE)
+        took = duration(time.monotonic() - began)
+        if phase != "Succeeded":
+            return Row("hello", DEGRADED, f"{phase}: {_at(status)}")
+        return Row("hello", HEALTHY, f"Succeeded in {took}{_heard(kubectl, run)}")
+    finally:
+        kubectl.ask("-n", "mlops", "delete", name, "--wait=false")
+
+
+def _at(status: Object) -> str:
+    """The message that explains most: of the pods, else of the run."""
+    nodes = (status.get("nodes") or {}).values()
+    told = [
+        f"{node['displayName']}: {node['message']}" for node in nodes if node.get("message") and node["type"] == "Pod"
+    ]
+    return "; ".join(told) or status.get("message") or "no pod was started: does the workflow controller run?"
+
+
+def _heard(kubectl: Kubectl, run: Object) -> str:
+    """What the last step printed, if its pod is still there."""
+    selector = f"workflows.argoproj.io/workflow={run['metadata']['name']}"
+    said = kubectl.ask("-n", "mlops", "logs", "-c", "main", "-l", selector, "--tail=5")
+    heard = [line for line in said.stdout.splitlines() if line.startswith("heard:")]
+    return f", {heard[0]}" if heard else ""
+
+
+def _condition(item: Object, kind: str) -> Object:
+    found: list[Object] = item.get("status", {}).get("conditions", [])
+    return next((entry for entry in found if entry["type"] == kind), {})
+
+
+def _said(condition: Object) -> str:
+    return ": ".join(filter(None, (condition.get("reason", ""), condition.get("message", ""))))
