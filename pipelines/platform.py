@@ -362,6 +362,22 @@ class Platform(Strict):
         object.__setattr__(self, "endpoints", Endpoints(**(follow | given)))  # frozen for everybody else
         return self
 
+    def node_labels(self) -> dict[str, dict[str, str]]:
+        """Node → its labels, from which its pods follow; "" is a label that it must not have.
+
+        A node with a GPU serves only if no other node may: it is for training.
+        """
+        serving = [node for node in self.nodes if "serve" in node.roles]
+        spared = [node for node in serving if not node.gpu] or serving
+        return {
+            node.name: {
+                "trainyard/train": "" if "train" in node.roles else "false",
+                "trainyard/serve": "" if node in spared else "false",
+                "nvidia.com/gpu.present": "true" if node.gpu else "",
+            }
+            for node in self.nodes
+        }
+
     def host(self, name: str) -> str:
         """The name under the domain at which a part of the platform answers."""
         return f"{name}.{self.domain}"

@@ -140,19 +140,17 @@ def _node_ready(kubectl: Kubectl, name: str) -> None:
 
 def _label(kubectl: Kubectl, platform: Platform) -> list[str]:
     """Give each node of `platform.yaml` that is there its labels; of the others, say so."""
-    changed, there = (
-        [],
-        {node["metadata"]["name"]: node["metadata"].get("labels", {}) for node in kubectl.list("nodes")},
-    )
-    for node in platform.nodes:
-        if node.name not in there:
-            print(f"node {node.name} is in {FILE}, and not in the cluster: docs/operations.md, Add a node")
+    changed = []
+    there = {node["metadata"]["name"]: node["metadata"].get("labels", {}) for node in kubectl.list("nodes")}
+    for name, labels in platform.node_labels().items():
+        if name not in there:
+            print(f"node {name} is in {FILE}, and not in the cluster: docs/operations.md, Add a node")
             continue
-        wanted = [f"{key}={value}" for key, value in health.labels(node).items() if there[node.name].get(key) != value]
-        stale = [f"{health.GPU}-"] if not node.gpu and there[node.name].get(health.GPU) == "true" else []
-        if wanted or stale:
-            kubectl.run("label", "--overwrite", f"node/{node.name}", *wanted, *stale)
-            changed.append(f"node {node.name} has its labels")
+        wrong = {key: value for key, value in labels.items() if there[name].get(key, "") != value}
+        if wrong:
+            pairs = (f"{key}={value}" if value else f"{key}-" for key, value in wrong.items())
+            kubectl.run("label", "--overwrite", f"node/{name}", *pairs)
+            changed.append(f"node {name} has its labels")
             print(changed[-1])
     return changed
 
@@ -205,10 +203,10 @@ def _applications(kubectl: Kubectl) -> list[str]:
     return changed
 
 
-def _wait(kubectl: Kubectl, patience: float = PATIENCE) -> bool:
+def _wait(kubectl: Kubectl) -> bool:
     """Until Argo CD has deployed everything; prints each Application when its state changes, and at the end why not."""
     print("Applications …")
-    ends = time.monotonic() + patience
+    ends = time.monotonic() + PATIENCE
     known: dict[str, Row] = {}
     while True:
         rows = {row.component: row for row in health.applications(kubectl)}

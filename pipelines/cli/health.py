@@ -17,14 +17,12 @@ from pipelines.cli.addresses import checkout
 from pipelines.cli.kubectl import Kubectl, Object
 from pipelines.cli.show import duration, table
 from pipelines.errors import Exit, YardError
-from pipelines.platform import Node, Platform
+from pipelines.platform import Platform
 
 HEALTHY, WAITING, DEGRADED, MISSING = "Healthy", "Waiting", "Degraded", "Missing"
 FOLDERS = ("argocd", "argo-workflows", "argo-events", "cert-manager", "applications", "mlops")
 CONTROLLERS = ("argocd", "cert-manager", "argo", "argo-events")  # each has something that runs
 OTHERS = ("kube-system", "mlops", "mlops-release")
-ROLE = "trainyard/{role}"  # node label: "true" or "false"
-GPU = "nvidia.com/gpu.present"  # the label that NVIDIA's own discovery sets, and training asks for
 NOT_RELEASED = ("app path does not exist", "unable to resolve")  # what Argo CD says before the first release
 HELLO_PATIENCE = 300.0  # seconds; it takes some ten, and an image may have to be pulled
 PAUSE = 2.0
@@ -43,9 +41,10 @@ class Row(NamedTuple):
 
 def verify(kubectl: Kubectl, platform: Platform, *, hello: bool = True, as_json: bool = False) -> Exit:
     """Print the table; UNAVAILABLE if a line of it is not well."""
-    rows = look(kubectl, platform)
+    wanted = list(committed(checkout()))
+    rows = look(kubectl, platform, wanted)
     if hello:
-        rows.append(say_hello(kubectl))
+        rows.append(say_hello(kubectl, wanted))
     if as_json:
         print(json.dumps([row._asdict() for row in rows], indent=2))
     else:
@@ -56,10 +55,8 @@ def verify(kubectl: Kubectl, platform: Platform, *, hello: bool = True, as_json:
     return Exit.UNAVAILABLE if bad else Exit.OK
 
 
-def look(kubectl: Kubectl, platform: Platform) -> list[Row]:
+def look(kubectl: Kubectl, platform: Platform, wanted: list[Object]) -> list[Row]:
     """Everything but `hello`; only reads. Raises YardError(UNAVAILABLE) if the cluster does not answer."""
-    wanted = list(committed(checkout()))
-    apps = applications(kubectl)
     return [
         *nodes(kubectl, platform),
         crds(kubectl, wanted),
@@ -67,7 +64,7 @@ def look(kubectl: Kubectl, platform: Platform) -> list[Row]:
         *events(kubectl),
         *certificates(kubectl),
         *secrets(kubectl, wanted),
-        *apps,
+        *applications(kubectl),
     ]
 
 
@@ -83,14 +80,8 @@ def committed(root: Path) -> Iterator[Object]:
 # ---- nodes
 
 
-def labels(node: Node) -> dict[str, str]:
-    """What `platform.yaml` says of a node, as labels; `yard up` sets them."""
-    wanted = {ROLE.format(role=role): str(role in node.roles).lower() for role in ("train", "serve")}
-    return {**wanted, GPU: "true"} if node.gpu else wanted
-
-
 def nodes(kubectl: Kubectl, platform: Platform) -> Iterator[Row]:
-    found = {node["metadata"]["name"]: node for node in kubectl.list("nodes")}
+    found, labels = {node["metadata"]["name"]: node for node in kubectl.list("nodes")}, platform.node_labels()
     for wanted in platform.nodes:
         node = found.pop(wanted.name, None)
         name = f"node {wanted.name}"
@@ -100,12 +91,12 @@ def nodes(kubectl: Kubectl, platform: Platform) -> Iterator[Row]:
         ready = _condition(node, "Ready")
         told = f"{node['status']['nodeInfo']['kubeletVersion']}, {'+'.join(wanted.roles)}"
         there = node["metadata"].get("labels", {})
-        absent = [f"{key}={value}" for key, value in labels(wanted).items() if there.get(key) != value]
+        wrong = [key for key, value in labels[wanted.name].items() if there.get(key, "") != value]
         gpus = node["status"].get("capacity", {}).get("nvidia.com/gpu", "0")
         if ready.get("status") != "True":
             yield Row(name, DEGRADED, _said(ready) or "not Ready")
-        elif absent:
-            yield Row(name, DEGRADED, f"label {' '.join(absent)} is not set: yard up")
+        elif wrong:
+            yield Row(name, DEGRADED, f"{', '.join(wrong)}: not the label that platform.yaml asks for: yard up")
         elif wanted.gpu and gpus == "0":
             yield Row(name, DEGRADED, "shows no nvidia.com/gpu: addons.gpu, the driver, nvidia-container-toolkit")
         else:
@@ -270,26 +261,41 @@ def _uses(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 
 def applications(kubectl: Kubectl) -> list[Row]:
-    found = kubectl.list("applications.argoproj.io", "-A")
-    return [_application(app) for app in found] or [Row("applications", MISSING, "Argo CD has none")]
+    """One that only waits for Applications that wait is not worse than they are."""
+    found = {app["metadata"]["name"]: app for app in kubectl.list("applications.argoproj.io", "-A")}
+    rows = {name: _application(app) for name, app in found.items()}
+    for _ in found:
+        for name, app in found.items():
+            own = [rows[child] for child in _children(app) if child in rows]
+            states = {row.state for row in own}
+            if _synced(app) and not rows[name].well and WAITING in states and states <= {HEALTHY, WAITING}:
+                names = ", ".join(row.component.removeprefix("application ") for row in own if row.state == WAITING)
+                rows[name] = Row(rows[name].component, WAITING, f"for {names}")
+    return list(rows.values()) or [Row("applications", MISSING, "Argo CD has none")]
+
+
+def _children(app: Object) -> list[str]:
+    return [entry["name"] for entry in app.get("status", {}).get("resources", []) if entry["kind"] == "Application"]
+
+
+def _synced(app: Object) -> bool:
+    status = app.get("status", {})
+    operation = status.get("operationState", {}).get("phase", "Succeeded")
+    return bool(status.get("sync", {}).get("status") == "Synced" and operation == "Succeeded")
 
 
 def _application(app: Object) -> Row:
     """Both of its states count: one whose manifests cannot be built says Healthy."""
     status, name = app.get("status", {}), f"application {app['metadata']['name']}"
-    sync, health = status.get("sync", {}).get("status", "Unknown"), status.get("health", {}).get("status", "Unknown")
-    if (sync, health) == ("Synced", "Healthy"):
+    sync, health = status.get("sync", {}).get("status", "Unknown"), status.get("health", {})
+    if (sync, health.get("status")) == ("Synced", "Healthy"):
         return Row(name, HEALTHY, status["sync"].get("revision", "")[:12])
     told = [entry["message"] for entry in status.get("conditions", [])]
     operation = status.get("operationState", {})
     if operation.get("phase") in ("Running", "Failed", "Error"):
         told.append(operation.get("message", ""))
-    told += [
-        f"{entry['kind']} {entry['name']}: {entry['health'].get('message') or entry['health']['status']}"
-        for entry in status.get("resources", [])
-        if entry.get("health", {}).get("status", "Healthy") != "Healthy"
-    ]
-    why = "; ".join([f"{sync}, {health}", *filter(None, told[:3])])
+    told.append(health.get("message", ""))
+    why = "; ".join([f"{sync}, {health.get('status', 'Unknown')}", *list(filter(None, told))[:3]])
     if app["spec"].get("project") == "services" and any(text in why for text in NOT_RELEASED):
         return Row(name, WAITING, "nothing is released yet: push the service")
     return Row(name, DEGRADED, why)
@@ -298,12 +304,14 @@ def _application(app: Object) -> Row:
 # ---- hello
 
 
-def say_hello(kubectl: Kubectl, patience: float = HELLO_PATIENCE) -> Row:
+def say_hello(kubectl: Kubectl, wanted: Iterable[Object], patience: float = HELLO_PATIENCE) -> Row:
     """Run WorkflowTemplate `hello`, and delete the run."""
+    templates = (body["metadata"] for body in wanted if body["kind"] == "WorkflowTemplate")
+    namespace = next((meta["namespace"] for meta in templates if meta["name"] == "hello"), "mlops")
     body = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
-        "metadata": {"generateName": "hello-", "namespace": "mlops"},
+        "metadata": {"generateName": "hello-", "namespace": namespace},
         "spec": {"workflowTemplateRef": {"name": "hello"}},
     }
     try:
@@ -313,7 +321,7 @@ def say_hello(kubectl: Kubectl, patience: float = HELLO_PATIENCE) -> Row:
     began, ends = time.monotonic(), time.monotonic() + patience
     try:
         while True:
-            run = kubectl.get("-n", "mlops", name) or {}
+            run = kubectl.get("-n", namespace, name) or {}
             status = run.get("status", {})
             phase = status.get("phase", "Pending")
             if phase in ("Succeeded", "Failed", "Error"):
@@ -326,7 +334,7 @@ def say_hello(kubectl: Kubectl, patience: float = HELLO_PATIENCE) -> Row:
             return Row("hello", DEGRADED, f"{phase}: {_at(status)}")
         return Row("hello", HEALTHY, f"Succeeded in {took}{_heard(kubectl, run)}")
     finally:
-        kubectl.ask("-n", "mlops", "delete", name, "--wait=false")
+        kubectl.ask("-n", namespace, "delete", name, "--wait=false")
 
 
 def _at(status: Object) -> str:
@@ -341,7 +349,7 @@ def _at(status: Object) -> str:
 def _heard(kubectl: Kubectl, run: Object) -> str:
     """What the last step printed, if its pod is still there."""
     selector = f"workflows.argoproj.io/workflow={run['metadata']['name']}"
-    said = kubectl.ask("-n", "mlops", "logs", "-c", "main", "-l", selector, "--tail=5")
+    said = kubectl.ask("-n", run["metadata"]["namespace"], "logs", "-c", "main", "-l", selector, "--tail=5")
     heard = [line for line in said.stdout.splitlines() if line.startswith("heard:")]
     return f", {heard[0]}" if heard else ""
 
