@@ -72,7 +72,7 @@ match words:
                     if equals:
                         item["metadata"]["labels"][key] = value
     case ["get", "-n", _, "secret", name, *_]:
-        print(json.dumps(state["secrets"][name]) if name in state["secrets"] else "")
+        print(json.dumps(state["secrets"][name]) if name in state["secrets"] else "", end="")
     case ["get", kind, *_]:
         print(json.dumps(get(kind)))
     case ["-n", _, "get", "deployments,statefulsets", "-o", "name"]:

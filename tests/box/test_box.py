@@ -135,7 +135,7 @@ def test_a_machine_that_is_not_fit_is_told_and_nothing_is_done(world, up, monkey
     recording.outputs[doctor.CGROUP] = doctor.Answer(code=0, out="tmpfs")
     recording.outputs[doctor.IPTABLES] = doctor.Answer(code=0, out="iptables v1.8.2 (nf_tables)")  # cured by k3s' own
     monkeypatch.setattr(doctor, "gather", lambda: recording)
-    with pytest.raises(YardError, match=r"not fit: cgroup$"):
+    with pytest.raises(YardError, match=r"not fit: cgroup\n"):
         up(skip_checks=False)
     assert world.tree() == {}
 
