@@ -292,15 +292,18 @@ def config(machine: Machine, platform: Platform, join: str = "") -> dict[str, An
 def mirrors(platform: Platform) -> dict[str, Any]:
     """k3s' registries.yaml: everything from the mirror but what this platform builds."""
     own = urlsplit(platform.endpoints.REGISTRY_URL or f"https://{platform.endpoints.REGISTRY.partition('/')[0]}")
+    host = own.netloc
     found: dict[str, Any] = {}
     if platform.mirror.images:
         name, _, path = platform.mirror.images.partition("/")
         found["*"] = {"endpoint": [f"https://{name}/v2/{path}" if path else f"https://{name}"]}
+        if own.port is None:
+            host = f"{own.netloc}:{443 if own.scheme == 'https' else 80}"  # k3s ignores what is the default anyway
     if platform.mirror.images or own.scheme == "http":
-        found[own.netloc] = {"endpoint": [f"{own.scheme}://{own.netloc}"]}
+        found[own.netloc] = {"endpoint": [f"{own.scheme}://{host}"]}
     body: dict[str, Any] = {"mirrors": found} if found else {}
     if platform.addons.harbor and platform.tls.issuer == "self-signed":
-        body["configs"] = {own.netloc: {"tls": {"ca_file": f"/{CA}"}}}
+        body["configs"] = {name: {"tls": {"ca_file": f"/{CA}"}} for name in dict.fromkeys((own.netloc, host))}
     return body
 
 

@@ -174,9 +174,7 @@ def set_status(**status):
         (of("applications", list.clear), "applications", "Missing", "has none"),
         (
             # it says Healthy, and nothing of it could be built
-            of(
-                "applications", set_status(sync={"status": "Unknown"}, conditions=[{"message": "repository not found"}])
-            ),
+            of("applications", set_status(sync={"status": "Unknown"}, conditions=[{"message": "no repository"}])),
             "application digits-dev",
             "Degraded",
             "Unknown, Healthy; no repository",

@@ -227,7 +227,8 @@ TRUST = {"harbor.ml.example.com": {"tls": {"ca_file": "/etc/rancher/k3s/platform
             {
                 "mirrors": {
                     "*": {"endpoint": ["https://registry.lan:5000"]},
-                    "harbor.ml.example.com": {"endpoint": ["https://harbor.ml.example.com"]},
+                    # with its port: k3s ignores an endpoint that is the default, and the default is off
+                    "harbor.ml.example.com": {"endpoint": ["https://harbor.ml.example.com:443"]},
                 }
             },
         ),
@@ -239,6 +240,11 @@ TRUST = {"harbor.ml.example.com": {"tls": {"ca_file": "/etc/rancher/k3s/platform
 )
 def test_registries_yaml(options, body):
     assert mirrors(**options) == body
+
+
+def test_the_own_registry_is_trusted_by_each_of_its_names():
+    body = mirrors(mirror={"images": "registry.lan:5000"}, addons=OWN)
+    assert body["configs"] == TRUST | {"harbor.ml.example.com:443": TRUST["harbor.ml.example.com"]}
 
 
 def test_a_mirror_below_a_path():
