@@ -95,6 +95,10 @@ def install(machine: Machine, platform: Platform, pinned: Pins, join: str = "") 
     """
     if not machine.arch:
         raise YardError(f"no k3s for {host.machine()}", todo="use a machine with amd64 or arm64")
+    if machine.at(f"{BIN}/k3s").exists() and not machine.installed_by_us:
+        what = "k3s is there already, and not by `yard up`"
+        todo = "k3s-uninstall.sh, if nothing there is needed; else yard up --cluster, into that k3s"
+        raise YardError(what, where=str(machine.at(f"{BIN}/k3s")), todo=todo, code=Exit.CONFLICT)
     changed = [*_files(machine, platform, pinned), *_settings(machine, platform, join)]
     wanted, noted = _digest(machine, platform, pinned, join), machine.at(f"{OURS}/started-with")
     unit = "k3s-agent" if join else "k3s"
@@ -139,8 +143,8 @@ def _files(machine: Machine, platform: Platform, pinned: Pins) -> Iterator[str]:
     suffix = "" if machine.arch == "amd64" else f"-{machine.arch}"
     images = f"k3s-airgap-images-{machine.arch}.tar.zst"
     for name, target, mode in (
+        (INSTALLER, f"{OURS}/{INSTALLER}", 0o755),  # first: its folder says that this k3s is ours
         (f"k3s{suffix}", f"{BIN}/k3s", 0o755),
-        (INSTALLER, f"{OURS}/{INSTALLER}", 0o755),
         (images, f"{DATA}/agent/images/{images}", 0o644),
     ):
         if name == images and not _offered(platform.mirror.files, name):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import box, doctor
+from pipelines.cli.app import run
 from pipelines.errors import Exit, YardError
 
 OPENEULER = Path(__file__).parents[1] / "cli/doctor/openeuler-24.03.json"
@@ -24,12 +25,12 @@ def up(world, monkeypatch, capsys):
     monkeypatch.setattr(box, "PATIENCE", 0.0)
     monkeypatch.setattr(box.Kubectl, "__init__", _on_path(box.Kubectl.__init__, world))
 
-    def run(**options) -> tuple[Exit, str]:
+    def go(**options) -> tuple[Exit, str]:
         given = {"cluster": False, "skip_checks": True, "join": "", "machine": world.machine}
         code = box.up(**(given | options))
         return code, capsys.readouterr().out
 
-    return run
+    return go
 
 
 def _on_path(init, world):
@@ -150,6 +151,12 @@ def test_a_node_joins_only_with_a_token(world, up):
     assert code == Exit.OK
     assert "joins https://box:6443" in said
     assert not [line for line in world.log if line.startswith("kubectl")]
+
+
+def test_a_cluster_and_a_node_exclude_each_other():
+    with pytest.raises(YardError) as told:
+        run(["up", "--cluster", "--join", "https://box:6443"])
+    assert told.value.code == Exit.USAGE
 
 
 # ---- down

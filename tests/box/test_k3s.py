@@ -170,7 +170,7 @@ def test_a_mirror_without_the_images_is_no_mistake_and_one_without_k3s_is(world,
 def test_a_mirror_that_does_not_answer_is_told(world):
     world.platform(mirror={"files": "http://127.0.0.1:1"})
     done = world.install()
-    assert "http://127.0.0.1:1/k3s: does not answer" in done.stderr
+    assert "http://127.0.0.1:1/install.sh: does not answer" in done.stderr
 
 
 def test_what_does_not_start_is_told_and_tried_again(world):
@@ -192,6 +192,15 @@ def test_a_line_that_yard_doctor_advised_is_taken_over_and_a_file_of_others_is_n
     assert done.returncode == 1
     assert "config.yaml.d/own.yaml" in done.stderr
     assert path.read_text() == "cluster-cidr: 10.0.0.0/16\n"
+
+
+def test_a_k3s_of_others_is_not_replaced(world):
+    path = world.machine.root / "usr/local/bin/k3s"
+    path.parent.mkdir(parents=True)
+    path.write_text("of others")
+    done = world.install()
+    assert "not by `yard up`" in done.stderr
+    assert world.tree() == {"usr/local/bin/k3s": (path.stat().st_mode & 0o777, b"of others")}
 
 
 def test_a_node_joins_with_a_token_and_has_no_server(world):
