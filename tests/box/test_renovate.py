@@ -118,3 +118,19 @@ def test_every_other_file_with_pins_has_a_manager_that_is_on():
         managers = [found for pattern, found in MANAGERS.items() if re.search(pattern, name)]
         manager = managers[-1] if managers else "none"
         assert manager is None or manager in CONFIG["enabledManagers"], name
+
+
+def unlooked(go_mod, rules):
+    """Modules that a go.mod's tools are, and that Renovate would leave alone as indirect."""
+    tools = re.findall(r"^(?:tool )?\t?([\w.-]+\.\w+/\S+)$", go_mod, re.MULTILINE)
+    indirect = re.findall(r"^\t(\S+) v\S+ // indirect$", go_mod, re.MULTILINE)
+    known = {name for rule in rules if rule.get("matchDepTypes") == ["indirect"] for name in rule["matchPackageNames"]}
+    return {name for name in indirect for tool in tools if f"{tool}/".startswith(f"{name}/")} - known
+
+
+def test_the_modules_of_tools_are_looked_at_though_go_calls_them_indirect():
+    for path in (ROOT / "tools").glob("*/go.mod"):
+        assert unlooked(path.read_text(), CONFIG["packageRules"]) == set(), path
+    go_mod = "tool (\n\texample.com/new/cmd/new\n)\n\nrequire (\n\texample.com/new v1.0.0 // indirect\n)\n"
+    assert unlooked(go_mod, CONFIG["packageRules"]) == {"example.com/new"}
+    assert unlooked(go_mod.replace("example.com/new", "filippo.io/age"), CONFIG["packageRules"]) == set()
