@@ -73,11 +73,11 @@ def down(*, cluster: bool, yes: bool, machine: Machine | None = None) -> None:
     """
     platform, machine = _platform(), machine or Machine()
     if not cluster:
+        if os.geteuid() and machine.root == Path("/"):
+            raise YardError("only root removes k3s", todo="sudo make down", code=Exit.USAGE)
         if not machine.installed_by_us:
             todo = "yard down --cluster removes what Argo CD deployed, and leaves k3s alone"
             raise YardError("`yard up` did not install k3s here", todo=todo, code=Exit.CONFLICT)
-        if os.geteuid() and machine.root == Path("/"):
-            raise YardError("only root removes k3s", todo="sudo make down", code=Exit.USAGE)
     what = "everything that Argo CD deployed" if cluster else "k3s, every pod, and all volumes on this machine"
     print(f"This deletes {what}:\n  services, runs, Argo CD's state, Harbor's images, databases (make a backup first)")
     print("What stays:\n  " + "\n  ".join(_stays(platform, cluster)))

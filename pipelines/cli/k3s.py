@@ -87,31 +87,39 @@ def pins(versions: Path) -> Pins:
     return Pins(version, files)
 
 
-def install(machine: Machine, platform: Platform, pinned: Pins, join: str = "") -> list[str]:
-    """Bring k3s to what is wanted, and start it; returns what was changed, in words.
+def install(machine: Machine, platform: Platform, pinned: Pins, join: str = "") -> Iterator[str]:
+    """Bring k3s to what is wanted, and start it; yields in words what was changed, once it is.
 
     With `join`, as an agent of the server at that address. Raises YardError: INVALID for a checksum or a node's name,
-    CONFLICT for a file of somebody else, UNAVAILABLE for what cannot be fetched.
+    CONFLICT for what somebody else installed, UNAVAILABLE for what cannot be fetched.
     """
     if not machine.arch:
         raise YardError(f"no k3s for {host.machine()}", todo="use a machine with amd64 or arm64")
-    if machine.at(f"{BIN}/k3s").exists() and not machine.installed_by_us:
-        what = "k3s is there already, and not by `yard up`"
-        todo = "k3s-uninstall.sh, if nothing there is needed; else yard up --cluster, into that k3s"
-        raise YardError(what, where=str(machine.at(f"{BIN}/k3s")), todo=todo, code=Exit.CONFLICT)
-    changed = [*_files(machine, platform, pinned), *_settings(machine, platform, join)]
+    unit, other = ("k3s-agent", "k3s") if join else ("k3s", "k3s-agent")
+    _not_of_others(machine, other)
+    yield from _files(machine, platform, pinned)
+    yield from _settings(machine, platform, join)
     wanted, noted = _digest(machine, platform, pinned, join), machine.at(f"{OURS}/started-with")
-    unit = "k3s-agent" if join else "k3s"
     if not noted.exists() or noted.read_text() != wanted:
         noted.unlink(missing_ok=True)
         _run_installer(machine, pinned.version, unit)
         _systemctl("restart", unit)
         _write(noted, wanted, 0o600)
-        changed.append(f"{unit} {pinned.version} was started")
+        yield f"{unit} {pinned.version} was started"
     elif subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode:
         _systemctl("start", unit)
-        changed.append(f"{unit} was not running, and was started")
-    return changed
+        yield f"{unit} was not running, and was started"
+
+
+def _not_of_others(machine: Machine, other: str) -> None:
+    binary, unit = machine.at(f"{BIN}/k3s"), machine.at(f"{UNITS}/{other}.service")
+    if binary.exists() and not machine.installed_by_us:
+        todo = "k3s-uninstall.sh, if nothing there is needed; else yard up --cluster, into that k3s"
+        raise YardError("is there already, and not by `yard up`", where=str(binary), todo=todo, code=Exit.CONFLICT)
+    if unit.exists():
+        what = "this machine is a node of another server" if other == "k3s-agent" else "this machine is a server itself"
+        todo = f"{BIN}/{other}-uninstall.sh first, if it shall be something else"
+        raise YardError(what, where=str(unit), todo=f"/{todo}", code=Exit.CONFLICT)
 
 
 def uninstall(machine: Machine) -> None:

@@ -203,6 +203,16 @@ def test_a_k3s_of_others_is_not_replaced(world):
     assert world.tree() == {"usr/local/bin/k3s": (path.stat().st_mode & 0o777, b"of others")}
 
 
+@pytest.mark.parametrize(("first", "second"), [("", "https://other:6443"), ("https://box:6443", "")])
+def test_a_server_does_not_become_a_node_nor_a_node_a_server(world, first, second):
+    world.install(first)
+    before = world.tree()
+    done = world.install(second)
+    assert done.returncode == 1
+    assert "-uninstall.sh first" in done.stderr
+    assert world.tree() == before
+
+
 def test_a_node_joins_with_a_token_and_has_no_server(world):
     done = world.install("https://box:6443")
     assert done.returncode == 0, done.stderr
