@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 
 import pytest
 import yaml
@@ -306,3 +308,12 @@ def test_a_machine_that_platform_yaml_does_not_know_is_told(world):
 def test_the_committed_pins_have_k3s_for_both_architectures():
     found = k3s.pins(ROOT / "versions.yaml")
     assert {"k3s", "k3s-arm64", "install.sh"} <= found.files.keys()
+
+
+def test_the_commands_of_the_documents_find_what_they_look_for():
+    texts = "".join((ROOT / "docs" / name).read_text() for name in ("operations.md", "install-openeuler.md"))
+    awks = re.findall(r"\$\((awk '[^']+' versions\.yaml)\)", texts)
+    said = [subprocess.run(["bash", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True) for awk in awks]
+    own = ["ghcr.io/trainyard/pipelines", "ghcr.io/trainyard/serving", "ghcr.io/trainyard/storage"]
+    assert said[0].stdout.split() == [k3s.pins(ROOT / "versions.yaml").version]
+    assert [name.partition(":")[0] for name in said[1].stdout.split()] == own
