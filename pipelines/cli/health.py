@@ -228,11 +228,12 @@ def secrets(kubectl: Kubectl, wanted: Iterable[Object]) -> Iterator[Row]:
     lines = kubectl.run("get", "secrets", "-A", "-o", f"go-template={form}").splitlines()
     there = {name: set(keys.split()) for name, _, keys in (line.partition(" ") for line in lines)}
     namespaces = {entry["metadata"]["name"] for entry in kubectl.list("namespaces")}
-    needed = sorted({(body["metadata"].get("namespace", ""), *use) for body in wanted for use in _uses(body)})
+    named = {(body["metadata"].get("namespace", ""), *use) for body in wanted for use in _uses(body)}
+    needed = sorted(use for use in named if use[0] in namespaces)  # a namespace that is missing is told elsewhere
     absent = []
     for namespace, name, key in needed:
         keys = there.get(f"{namespace}/{name}")
-        if namespace in namespaces and (keys is None or (key and key not in keys)):
+        if keys is None or (key and key not in keys):
             absent.append(f"{namespace}/{name}" + (f" {key}" if key else ""))
     if absent:
         yield Row("secrets", MISSING, f"{', '.join(absent)}: yard secrets list says how to get them")
