@@ -28,6 +28,7 @@ def gpu_node(cluster: Cluster):
     def label(on: bool) -> None:
         cluster.kubectl("label", "node", name, f"{GPU}=true" if on else f"{GPU}-", "--overwrite")
 
+    label(False)  # a run that was killed may have left it
     yield label
     label(False)
 
