@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
@@ -31,6 +31,7 @@ Body = dict[str, Any]
 TOOLS = ROOT / ".tools"  # what is built and fetched for the checks, and never committed
 SUMS = ROOT / "tools/upstream/go.sum"
 LOCK = ROOT / "tools/charts.yaml"
+CACHE = TOOLS / "charts"
 # where manifests are: what Argo CD may read
 FOLDERS = ("applications", "argo-events", "argo-workflows", "argocd", "cert-manager", "mlops")
 
@@ -64,8 +65,7 @@ class Absent:
     what: str
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A chart that an Application deploys; `repo` is a URL, or host and path of an OCI registry."""
 
     name: str
@@ -97,8 +97,7 @@ def folder(component: str) -> Path:
     """The module of a component, downloaded once; YardError if it is not the one that go.sum has."""
     module = f"{MODULES[component]} v{versions()[component]}"
     if f"{module} h1:" not in SUMS.read_text():
-        where = SUMS.relative_to(ROOT).as_posix()
-        raise YardError(f"no digest of {module}", where=where, todo="make charts, and commit what changed")
+        raise YardError(f"no digest of {module}", where="tools/upstream/go.sum", todo="make charts, and commit it")
     return Path(_download(module)["Dir"])
 
 
@@ -232,13 +231,13 @@ def _module_chart(given: Chart, place: Path) -> Path | None:
 
 
 def _archive(given: Chart) -> Path | None:
-    archive = TOOLS / f"charts/{given.name}-{given.version}.tgz"
+    archive = CACHE / f"{given.name}-{given.version}.tgz"
     known = _locked().get(f"{given.name} {given.version}")
     if known is None or not archive.exists():
         return None
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != known:
-        told = f"its sha256 is {digest}, and {LOCK.relative_to(ROOT)} has {known}"
+        told = f"its sha256 is {digest}, and tools/{LOCK.name} has {known}"
         raise YardError(told, where=f"chart {given}", todo="find out why before you remove the line there")
     return archive
 
@@ -275,16 +274,21 @@ def run(
     return subprocess.run([str(binary), *arguments], capture_output=True, text=True, cwd=cwd, env=given)
 
 
+def record(root: Path = ROOT) -> None:
+    """Fetch all charts that Applications name, and write their digests into LOCK; YardError if one has changed."""
+    known, found = _locked(), {}
+    for given in (chart for body in applications(root) for chart in charts(body, root)):
+        if given.name not in CHARTS:
+            found[f"{given.name} {given.version}"] = _fetch(given, known)
+    LOCK.write_text(f"# sha256 of the charts' archives; written by `make charts`\n{yaml.safe_dump(found)}")
+
+
 def main() -> int:
-    """Fetch all charts that Applications name, and record the digests of those and of the modules."""
+    """Record the digests of the charts, and of the modules."""
     try:
         modules = [f"{module} v{versions()[component]}" for component, module in MODULES.items()]
         SUMS.write_text("".join(f"{module} {_download(module)['Sum']}\n" for module in modules))
-        known, found = _locked(), {}
-        for given in (each for body in applications() for each in charts(body)):
-            if given.name not in CHARTS:
-                found[f"{given.name} {given.version}"] = _fetch(given, known)
-        LOCK.write_text(f"# sha256 of the charts' archives; written by `make charts`\n{yaml.safe_dump(found)}")
+        record()
     except YardError as error:
         print(error, file=sys.stderr)
         return int(error.code)
@@ -293,12 +297,11 @@ def main() -> int:
 
 def _fetch(given: Chart, known: Mapping[str, str]) -> str:
     """The digest of a chart; one that is known already must not change."""
-    into = TOOLS / "charts"
-    into.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     oci = urlsplit(given.repo).scheme in ("", "oci")
     source = [f"oci://{given.repo.removeprefix('oci://')}/{given.name}"] if oci else [given.name, "--repo", given.repo]
-    _run("helm", "pull", *source, "--version", given.version, "--destination", str(into), where=f"chart {given}")
-    digest = hashlib.sha256((into / f"{given.name}-{given.version}.tgz").read_bytes()).hexdigest()
+    _run("helm", "pull", *source, "--version", given.version, "--destination", str(CACHE), where=f"chart {given}")
+    digest = hashlib.sha256((CACHE / f"{given.name}-{given.version}.tgz").read_bytes()).hexdigest()
     if known.get(f"{given.name} {given.version}", digest) != digest:
         raise YardError(f"its sha256 is {digest} now", where=f"chart {given}", todo="find out why: a version is final")
     return digest
