@@ -47,6 +47,7 @@ MODULES = {
     "prometheus-operator": "github.com/prometheus-operator/prometheus-operator",
 }
 CHARTS = {"cert-manager": ("cert-manager", "deploy/charts/cert-manager")}  # chart → component, folder in its module
+PARTS = ("resources", "components")  # the fields of a kustomization that may name folders and remote bases
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a CRD may have a megabyte
 _REMOTE = re.compile(r"(?P<repo>[^/]+/[^/]+?)(?:\.git)?//(?P<path>[^?]*)\?(?:\S*&)?ref=v(?P<version>[^&]+)$")
 
@@ -133,11 +134,17 @@ def build(path: Path, root: Path = ROOT) -> str | Absent:
     return text
 
 
+def named(kustomization: Path) -> list[str]:
+    """What a kustomization is made of: files, folders and remote bases."""
+    body = yaml.safe_load(kustomization.read_text()) or {}
+    return [name for field in PARTS for name in body.get(field) or []]
+
+
 def _localize(file: Path, place: Path, wanted: bool) -> str:
     """Point a kustomization's remote bases to the modules; the one that cannot be had is returned."""
     body = yaml.safe_load(file.read_text()) or {}
     changed = False
-    for field in ("resources", "components"):
+    for field in PARTS:
         for index, name in enumerate(body.get(field) or []):
             if "://" not in name and "?ref=" not in name:
                 continue
@@ -297,11 +304,15 @@ def main() -> int:
 
 def _fetch(given: Chart, known: Mapping[str, str]) -> str:
     """The digest of a chart; one that is known already must not change."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     oci = urlsplit(given.repo).scheme in ("", "oci")
     source = [f"oci://{given.repo.removeprefix('oci://')}/{given.name}"] if oci else [given.name, "--repo", given.repo]
-    _run("helm", "pull", *source, "--version", given.version, "--destination", str(CACHE), where=f"chart {given}")
-    digest = hashlib.sha256((CACHE / f"{given.name}-{given.version}.tgz").read_bytes()).hexdigest()
+    with tempfile.TemporaryDirectory() as place:
+        _run("helm", "pull", *source, "--version", given.version, "--destination", place, where=f"chart {given}")
+        (archive,) = Path(place).iterdir()
+        content = archive.read_bytes()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (CACHE / f"{given.name}-{given.version}.tgz").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
     if known.get(f"{given.name} {given.version}", digest) != digest:
         raise YardError(f"its sha256 is {digest} now", where=f"chart {given}", todo="find out why: a version is final")
     return digest

@@ -1,4 +1,4 @@
-"""`python -m pipelines.templates.validate`: what upstream's own validators say of every manifest.
+"""`python -m pipelines.templates.validate [ROOT]`: what upstream's own validators say of every manifest.
 
 Looked at are all folders that Argo CD may read: one with a kustomization.yaml as kustomize makes it, each other YAML
 file as it is, the charts of Applications as Helm makes them, the Workflows inside Sensors, and what a release of each
@@ -18,11 +18,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipelines import platform as settings
 from pipelines.errors import YardError
-from pipelines.templates import schemas, upstream
-from pipelines.templates.lint import _releases
-from pipelines.templates.render import ROOT, VERSIONS
+from pipelines.templates import lint, schemas, upstream
+from pipelines.templates.render import ROOT
 from pipelines.templates.upstream import Absent
 
 Body = dict[str, Any]
@@ -61,13 +59,14 @@ def plain(root: Path) -> Iterator[Source]:
 
 
 def built(root: Path) -> Iterator[Source | Absent]:
-    """Each folder with a kustomization, but for components, which are part of what names them."""
-    for folder in upstream.FOLDERS:
-        for path in sorted((root / folder).rglob(KUSTOMIZATION)):
-            if "kind: Component\n" in path.read_text():
-                continue
-            made = upstream.build(path.parent, root)
-            yield made if isinstance(made, Absent) else Source(path.parent.relative_to(root).as_posix(), made)
+    """Each folder with a kustomization; a component, or a folder in the one that names it, is a part of others."""
+    files = sorted(path for folder in upstream.FOLDERS for path in (root / folder).rglob(KUSTOMIZATION))
+    parts = {path.parent / name for path in files for name in upstream.named(path) if not name.startswith("..")}
+    for path in files:
+        if path.parent in parts or "kind: Component\n" in path.read_text():
+            continue
+        made = upstream.build(path.parent, root)
+        yield made if isinstance(made, Absent) else Source(path.parent.relative_to(root).as_posix(), made)
 
 
 def sources(root: Path = ROOT) -> Iterator[Source | Absent]:
@@ -77,10 +76,9 @@ def sources(root: Path = ROOT) -> Iterator[Source | Absent]:
         for chart in upstream.charts(body, root):
             made = upstream.chart(chart)
             yield made if isinstance(made, Absent) else Source(f"chart {chart.name} {chart.version}", made)
-    platform = settings.load(root / settings.FILE)
-    images = yaml.safe_load((root / VERSIONS).read_text())["images"]
-    for manifest in _releases(platform, images):
-        yield Source(manifest.file, yaml.safe_dump(manifest.body))
+    for manifest in lint.load().manifests:
+        if manifest.file.startswith(lint.RELEASES):
+            yield Source(manifest.file, yaml.safe_dump(manifest.body))
 
 
 def inner(source: Source) -> Iterator[Source]:
@@ -133,10 +131,10 @@ def _told(tool: str, *arguments: str, cwd: Path, codes: tuple[int, ...]) -> str:
     return found.stdout
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Exit code 1 if something is wrong, and says what; what could not be looked at is named too."""
     try:
-        found = list(sources())
+        found = list(sources(Path(argv[0]).resolve() if argv else ROOT))
         wrong = list(problems(each for each in found if isinstance(each, Source)))
     except YardError as error:
         print(error, file=sys.stderr)
@@ -150,4 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -42,7 +42,7 @@ def told():
 
 
 def test_every_manifest_passes(capsys):
-    assert validate.main() == 0, capsys.readouterr().err
+    assert validate.main([]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(BROKEN.glob("*.yaml")), ids=lambda path: path.stem)
@@ -74,7 +74,8 @@ def base(component: str, path: str, version: str | None = None) -> str:
 
 
 def test_a_remote_base_is_the_modules(tmp_path):
-    folder = kustomization(tmp_path, base("argo-events", "manifests/cluster-install"), "own.yaml", "../shared")
+    folder = kustomization(tmp_path, "upstream", "own.yaml", "../shared")
+    kustomization(folder, base("argo-events", "manifests/cluster-install"), folder="upstream")
     own = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own}\n"
     (folder / "own.yaml").write_text(own)
     (kustomization(tmp_path, "more.yaml", folder="argocd/shared") / "more.yaml").write_text(own.replace("own", "more"))
@@ -141,9 +142,14 @@ def test_without_go_it_says_what_to_install(monkeypatch):
 
 
 def test_the_tools_are_the_versions_of_the_version_file():
-    required = dict(re.findall(r"^\s*(\S+) v(\S+)$", (ROOT / "tools/lint/go.mod").read_text(), re.MULTILINE))
+    required = dict(re.findall(r"^\s*(\S+) v(\S+)", (ROOT / "tools/lint/go.mod").read_text(), re.MULTILINE))
     for component in ("argo-events", "argo-workflows"):
         assert required[upstream.MODULES[component]] == upstream.versions()[component]
+    # Argo CD's own list of what it brings with it
+    bundled = (upstream.folder("argo-cd") / "hack/tool-versions.sh").read_text()
+    for name, module in (("helm4", "helm.sh/helm/v4"), ("kustomize5", "sigs.k8s.io/kustomize/kustomize/v5")):
+        assert f"{name}_version={required[module]}\n" in bundled
+    assert upstream.versions()["k3s"].startswith("v" + upstream.versions()["kubernetes"].rpartition(".")[0])
 
 
 # ---- charts
