@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 # where Go's own archive goes
 export PATH := $(PATH):/usr/local/go/bin
 READY := $(VENV)/.ready
-TOOLS := .tools/.ready
+# named by what they are built from: another branch, or a fresh checkout, builds nothing anew
+TOOLS := .tools/ready-$(shell cat tools/lint/go.mod tools/lint/go.sum tools/lint/*/main.go | sha256sum | head -c 16)
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,12 +61,12 @@ images: ## build the platform's own images; BUILD_ARGS="--build-arg PIP_INDEX_UR
 
 # Argo's and Kubernetes' validators, at the versions that tools/lint locks; the first time takes minutes
 tools: $(TOOLS)
-$(TOOLS): tools/lint/go.mod tools/lint/go.sum $(wildcard tools/lint/*/main.go)
+$(TOOLS):
 	@command -v go > /dev/null || { echo "Go is missing, which builds the validators: install Go 1.21 or newer (go.dev/dl, or your" \
 		"system's package golang); it fetches the version that tools/lint/go.mod asks for"; exit 2; }
 	@cd tools/lint && GOFLAGS="$$GOFLAGS -mod=readonly" CGO_ENABLED=0 GOBIN=$(CURDIR)/.tools/bin \
 		go install -buildvcs=false -trimpath -ldflags="-s -w" ./... tool
-	@touch $@
+	@rm -f .tools/ready-* && touch $@
 
 charts: $(READY) $(TOOLS) ## fetch the charts that Applications name; record their digests, and those of upstream's modules
 	@$(BIN)/python -m pipelines.templates.upstream

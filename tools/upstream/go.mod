@@ -3,5 +3,3 @@
 module trainyard/tools/upstream
 
 go 1.26.0
-
-require github.com/cert-manager/cert-manager v1.21.2
