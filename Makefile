@@ -4,7 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# where Go's own archive goes
+export PATH := $(PATH):/usr/local/go/bin
 READY := $(VENV)/.ready
+# named by what they are built from: another branch, or a fresh checkout, builds nothing anew
+TOOLS := .tools/ready-$(shell cat tools/lint/go.mod tools/lint/go.sum tools/lint/*/main.go | sha256sum | head -c 16)
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,15 +16,17 @@ help: ## this list
 demo: $(READY) ## a git push becomes a deployed model that answers, on this machine
 	@$(BIN)/yard demo
 
-test: $(READY) ## every test; needs nothing but package installs
+test: $(READY) $(TOOLS) ## every test; needs nothing but package installs, and Go
 	@$(BIN)/pytest -n auto --ignore=tests/e2e tests
 
-lint: $(READY) ## format, lint, types, generated files, manifests
+lint: $(READY) $(TOOLS) ## format, lint, types, generated files, manifests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@found=$$(gofmt -l tools) && test -z "$$found" || { echo "gofmt -w $$found"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/shellcheck .ci/run .ci/follow
 	@$(BIN)/python -m pipelines.templates.render --check
 	@$(BIN)/python -m pipelines.templates.lint
+	@$(BIN)/python -m pipelines.templates.validate
 	@$(BIN)/yard solo support --markdown | diff -u docs/support.md - || { echo "docs/support.md differs: make render"; exit 1; }
 
 render: $(READY) ## write mlops/ and what else is generated
@@ -62,9 +68,21 @@ images: ## build the platform's own images; BUILD_ARGS="--build-arg PIP_INDEX_UR
 		$(DOCKER) images $$name; \
 	done
 
+# Argo's and Kubernetes' validators, at the versions that tools/lint locks; the first time takes minutes
+tools: $(TOOLS)
+$(TOOLS):
+	@command -v go > /dev/null || { echo "Go is missing, which builds the validators: install Go 1.21 or newer (go.dev/dl, or your" \
+		"system's package golang); it fetches the version that tools/lint/go.mod asks for"; exit 2; }
+	@cd tools/lint && GOFLAGS="$$GOFLAGS -mod=readonly" CGO_ENABLED=0 GOBIN=$(CURDIR)/.tools/bin \
+		go install -buildvcs=false -trimpath -ldflags="-s -w" ./... tool
+	@rm -f .tools/ready-* && touch $@
+
+charts: $(READY) $(TOOLS) ## fetch the charts that Applications name; record their digests, and those of upstream's modules
+	@$(BIN)/python -m pipelines.templates.upstream
+
 clean: ## forget the environment and solo's state (stop solo first)
 	@test ! -x $(BIN)/yard || $(BIN)/yard solo down
-	@rm -rf $(VENV) .solo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .tools .solo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # uv installs in seconds what pip installs in a minute; both check the hashes
 $(READY): requirements/dev.txt pyproject.toml
@@ -76,4 +94,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo test e2e e2e-report lint render up verify down bench lock images clean
+.PHONY: help demo test e2e e2e-report lint render up verify down bench lock tools charts images clean
