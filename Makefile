@@ -12,15 +12,17 @@ help: ## this list
 demo: $(READY) ## a git push becomes a deployed model that answers, on this machine
 	@$(BIN)/yard demo
 
-test: $(READY) ## every test; needs nothing but package installs
+test: $(READY) $(SECRET_TOOLS) ## every test; needs nothing but package installs
 	@$(BIN)/pytest -n auto --ignore=tests/e2e tests
 
-lint: $(READY) ## format, lint, types, generated files, manifests
+lint: $(READY) $(SECRET_TOOLS) ## format, lint, types, generated files, manifests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/shellcheck .ci/run
 	@$(BIN)/python -m pipelines.templates.render --check
 	@$(BIN)/python -m pipelines.templates.lint
+	@$(BIN)/python -m pipelines.templates.history
+	@$(BIN)/yard secrets check
 	@$(BIN)/yard solo support --markdown | diff -u docs/support.md - || { echo "docs/support.md differs: make render"; exit 1; }
 
 render: $(READY) ## write mlops/ and what else is generated
@@ -45,6 +47,15 @@ lock: ## resolve the requirements anew, with hashes
 	@$(LOCK_IMAGE) --group serving -o requirements/serving.txt
 	@$(LOCK_IMAGE) --group storage -o requirements/storage.txt
 
+# each has a lock of its own, for their libraries do not go together; sops links every cloud's client: minutes, the first time
+SECRET_TOOLS := .tools/bin/sops .tools/bin/gitleaks
+tools: $(SECRET_TOOLS) ## build sops, age-keygen and gitleaks at the versions that tools/ locks; needs Go
+$(SECRET_TOOLS): .tools/bin/%: tools/%/go.mod tools/%/go.sum
+	@command -v go > /dev/null || { echo "Go is missing, which builds $*: install Go 1.21 or newer"; exit 2; }
+	@echo "building $*, once" && cd tools/$* && CGO_ENABLED=0 GOBIN=$(CURDIR)/.tools/bin \
+		go install -buildvcs=false -trimpath -ldflags="-s -w" tool
+	@touch $@
+
 DOCKER ?= docker
 images: ## build the platform's own images; BUILD_ARGS="--build-arg PIP_INDEX_URL" for an index of your own
 	@set -e; for folder in pipelines pipelines/serving solo/storage; do \
@@ -55,7 +66,7 @@ images: ## build the platform's own images; BUILD_ARGS="--build-arg PIP_INDEX_UR
 
 clean: ## forget the environment and solo's state (stop solo first)
 	@test ! -x $(BIN)/yard || $(BIN)/yard solo down
-	@rm -rf $(VENV) .solo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .tools .solo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # uv installs in seconds what pip installs in a minute; both check the hashes
 $(READY): requirements/dev.txt pyproject.toml
@@ -67,4 +78,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo test e2e e2e-report lint render bench lock images clean
+.PHONY: help demo test e2e e2e-report lint render bench lock tools images clean
