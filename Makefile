@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # where Go's own archive goes
 export PATH := $(PATH):/usr/local/go/bin
 READY := $(VENV)/.ready
+SECRET_TOOLS := .tools/bin/sops .tools/bin/gitleaks
 # named by what they are built from: another branch, or a fresh checkout, builds nothing anew
 TOOLS := .tools/ready-$(shell cat tools/lint/go.mod tools/lint/go.sum tools/lint/*/main.go | sha256sum | head -c 16)
 
@@ -16,10 +17,10 @@ help: ## this list
 demo: $(READY) ## a git push becomes a deployed model that answers, on this machine
 	@$(BIN)/yard demo
 
-test: $(READY) $(TOOLS) ## every test; needs nothing but package installs, and Go
+test: $(READY) $(TOOLS) $(SECRET_TOOLS) ## every test; needs nothing but package installs, and Go
 	@$(BIN)/pytest -n auto --ignore=tests/e2e tests
 
-lint: $(READY) $(TOOLS) ## format, lint, types, generated files, manifests
+lint: $(READY) $(TOOLS) $(SECRET_TOOLS) ## format, lint, types, generated files, manifests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@found=$$(gofmt -l tools) && test -z "$$found" || { echo "gofmt -w $$found"; exit 1; }
 	@$(BIN)/mypy
@@ -27,6 +28,8 @@ lint: $(READY) $(TOOLS) ## format, lint, types, generated files, manifests
 	@$(BIN)/python -m pipelines.templates.render --check
 	@$(BIN)/python -m pipelines.templates.lint
 	@$(BIN)/python -m pipelines.templates.validate
+	@$(BIN)/python -m pipelines.templates.history
+	@$(BIN)/yard secrets check
 	@$(BIN)/yard solo support --markdown | diff -u docs/support.md - || { echo "docs/support.md differs: make render"; exit 1; }
 
 render: $(READY) ## write mlops/ and what else is generated
@@ -68,14 +71,21 @@ images: ## build the platform's own images; BUILD_ARGS="--build-arg PIP_INDEX_UR
 		$(DOCKER) images $$name; \
 	done
 
-# Argo's and Kubernetes' validators, at the versions that tools/lint locks; the first time takes minutes
-tools: $(TOOLS)
+# Each has a lock of its own, for their libraries do not go together. The first time takes minutes: sops links every
+# cloud's client, the validators link Argo.
+tools: $(TOOLS) $(SECRET_TOOLS) ## build what the checks need (Argo's validators, kubeconform, sops, gitleaks); needs Go
+GO := command -v go > /dev/null || { echo "Go is missing, which builds the tools: install Go 1.21 or newer (go.dev/dl, or your" \
+	"system's package golang); it fetches the version that tools/*/go.mod ask for"; exit 2; }
+GO_INSTALL := GOFLAGS="$$GOFLAGS -mod=readonly" CGO_ENABLED=0 GOBIN=$(CURDIR)/.tools/bin \
+	go install -buildvcs=false -trimpath -ldflags="-s -w"
 $(TOOLS):
-	@command -v go > /dev/null || { echo "Go is missing, which builds the validators: install Go 1.21 or newer (go.dev/dl, or your" \
-		"system's package golang); it fetches the version that tools/lint/go.mod asks for"; exit 2; }
-	@cd tools/lint && GOFLAGS="$$GOFLAGS -mod=readonly" CGO_ENABLED=0 GOBIN=$(CURDIR)/.tools/bin \
-		go install -buildvcs=false -trimpath -ldflags="-s -w" ./... tool
+	@$(GO)
+	@cd tools/lint && $(GO_INSTALL) ./... tool
 	@rm -f .tools/ready-* && touch $@
+$(SECRET_TOOLS): .tools/bin/%: tools/%/go.mod tools/%/go.sum
+	@$(GO)
+	@echo "building $*, once" && cd tools/$* && $(GO_INSTALL) tool
+	@touch $@
 
 charts: $(READY) $(TOOLS) ## fetch the charts that Applications name; record their digests, and those of upstream's modules
 	@$(BIN)/python -m pipelines.templates.upstream

@@ -312,3 +312,73 @@ def down(
     from pipelines.cli import box
 
     box.down(cluster=cluster, yes=yes)
+
+
+# ---- secrets
+
+secrets_app = typer.Typer(
+    help="The platform's secret values: what is needed, and how it comes into the cluster. docs/secrets.md explains.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(secrets_app, name="secrets")
+
+SecretName = Annotated[str, typer.Argument(metavar="NAME", help="A Secret, as `yard secrets list` names it.")]
+SecretKey = Annotated[str, typer.Argument(metavar="[KEY]", help="Its key, if it has more than one.")]
+
+
+@secrets_app.command("list")
+def secrets_list() -> None:
+    """Each value that platform.yaml asks for: who makes it, where it is, and how to get what is missing."""
+    from pipelines.cli import secrets
+
+    secrets.show()
+
+
+# a value that somebody gives as an argument all the same must not be repeated in a message
+@secrets_app.command("set", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def secrets_set(
+    context: typer.Context,
+    name: SecretName,
+    key: SecretKey = "",
+    source: Annotated[Path | None, typer.Option("--from-file", metavar="FILE", help="Read it from there.")] = None,
+) -> None:
+    """Put a value into secrets.enc.yaml, encrypted. It is read from the standard input, a prompt, or a file."""
+    from pipelines.cli import secrets
+
+    if context.args:
+        what = "a value is never an argument: your shell's history has it now, and every user saw it in `ps`"
+        raise YardError(what, todo="take it out of use; give a new one on the standard input", code=Exit.USAGE)
+    secrets.set_value(name, key, source)
+
+
+@secrets_app.command("apply")
+def secrets_apply() -> None:
+    """Bring the values into the cluster, and make those that can be made and are not there yet."""
+    from pipelines.cli import secrets
+
+    secrets.apply()
+
+
+@secrets_app.command("rotate")
+def secrets_rotate(name: SecretName, key: SecretKey = "") -> None:
+    """Make a value anew, in every namespace alike."""
+    from pipelines.cli import secrets
+
+    secrets.rotate(name, key)
+
+
+@secrets_app.command("check")
+def secrets_check() -> None:
+    """Whether secrets.enc.yaml is encrypted, whole, for the keys of .sops.yaml."""
+    from pipelines.cli import secrets
+
+    secrets.check()
+
+
+@secrets_app.command("init")
+def secrets_init() -> None:
+    """Make an age key of your own outside the repository, and .sops.yaml with its public part."""
+    from pipelines.cli import secrets
+
+    secrets.init()

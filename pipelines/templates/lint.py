@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipelines import config
+from pipelines import config, secret_values
 from pipelines import platform as settings
 from pipelines.errors import YardError
 from pipelines.manifests import SETTINGS, config_digest, release_files
@@ -31,7 +31,6 @@ from pipelines.templates.render import OWNED, ROOT, VERSIONS
 Body = dict[str, Any]
 LARGEST = 5 * 1024 * 1024  # bytes of a file in Git
 RELEASES = "pipelines/manifests.py"  # what makes the files of a release, which stand in another repository
-SERVICES = "<service>-<environment>"  # any namespace that an Application deploys to
 
 INSTALLED = {"kube-system"}  # namespaces that come with the cluster
 
@@ -40,21 +39,6 @@ UPSTREAM = {
     "argo": ({"app": "argo-server"}, {"app": "workflow-controller"}),
     "argo-events": ({"app": "controller-manager"},),
     "cert-manager": ({"app": "webhook"},),
-}
-
-# Secrets that are made by hand or by the cluster: name → its key, and where it may be used (docs/architecture.md)
-SECRETS: dict[str, tuple[str, set[str]]] = {
-    "github-webhook": ("secret", {"argo-events"}),
-    "stages-token": ("token", {"argo-events", "mlops-build", "mlops"}),
-    "registry": ("credentials", {"mlops-build", "mlops", "mlops-release"}),
-    "registry-push": (".dockerconfigjson", {"mlops-build", "mlops-release"}),
-    "signing": ("key.pem", {"mlops-release"}),
-    "registry-read": ("credentials", {SERVICES}),
-    "scratch": ("credentials", {"mlops-build", "mlops", "mlops-release"}),
-    "git-read": ("token", {"mlops-build", "mlops", "mlops-release"}),
-    "git-write": ("token", {"mlops-release"}),
-    "git-status": ("token", {"mlops-build", "mlops", "mlops-release"}),
-    "storage-tokens": ("tokens.json", {"storage"}),
 }
 
 # what a person puts beside a service: the variables that its mlops.yaml names under `secrets`
@@ -121,11 +105,14 @@ class Manifest:
 
 @dataclass
 class Tree:
-    """All that the rules look at: manifests, the images of versions.yaml, file → bytes of what is in Git."""
+    """All that the rules look at: manifests, the images of versions.yaml, file → bytes of what is in Git, and the keys
+    of Secrets that `yard secrets apply` makes.
+    """
 
     manifests: list[Manifest]
     images: set[str]
     sizes: dict[str, int]
+    secrets: set[secret_values.Place]
 
     def of(self, *kinds: str) -> Iterator[Manifest]:
         return (manifest for manifest in self.manifests if manifest.kind in kinds)
@@ -182,8 +169,10 @@ def load(root: Path = ROOT) -> Tree:
     if listed.returncode:
         raise YardError(listed.stderr.strip(), where=str(root), todo="run it in a Git checkout")
     tracked = [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
-    manifests += _releases(settings.load(root / settings.FILE), images)
-    return Tree(manifests, set(images.values()), {name: (root / name).stat().st_size for name in tracked})
+    platform = settings.load(root / settings.FILE)
+    manifests += _releases(platform, images)
+    sizes = {name: (root / name).stat().st_size for name in tracked}
+    return Tree(manifests, set(images.values()), sizes, secret_values.places(platform))
 
 
 def _releases(platform: settings.Platform, images: dict[str, str]) -> Iterator[Manifest]:
@@ -529,13 +518,12 @@ def _before(name: str, tasks: dict[str, Body]) -> set[str]:
 
 def _secrets(tree: Tree) -> Iterator[Problem]:
     for manifest, field, namespace, name, key in _secret_uses(tree):
-        wanted, places = SECRETS.get(name, ("", set()))
-        where = SERVICES if namespace in tree.destinations() else namespace
-        if where == SERVICES and manifest.kind == "Deployment" and name == f"{manifest.name}{SERVICE_SECRETS}":
+        of_service = namespace in tree.destinations() and manifest.kind == "Deployment"
+        if of_service and name == f"{manifest.name}{SERVICE_SECRETS}" and key:
             continue
-        if key != wanted or where not in places:
+        if secret_values.Place(namespace, name, key) not in tree.secrets:
             what = f"Secret {name}, key {key or '?'}, in namespace {namespace}: nobody is told to make it"
-            yield manifest.problem(field, what, "correct it, or add it to SECRETS here and to docs/architecture.md")
+            yield manifest.problem(field, what, "correct it, or add it to pipelines/secret_values.py")
 
 
 def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from hera.workflows import WorkflowTemplate
 
-from pipelines import __version__
+from pipelines import __version__, secret_values
 from pipelines import platform as settings
 from pipelines.templates import (
     ci,
@@ -99,6 +99,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
                 cluster.application(platform, service.name, environment)
             ]
     texts = {name: HEADER + _text(objects) for name, objects in files.items()}
+    texts["docs/secrets.md"] = secret_values.markdown()
     texts["docs/platform.md"] = settings.markdown()
     texts["docs/platform.schema.json"] = json.dumps(settings.schema(), indent=1) + "\n"
     return texts

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from pipelines import platform as settings
+from pipelines import secret_values
 from pipelines.errors import YardError
 from pipelines.templates import lint
+from pipelines.templates.namespaces import RUNS
 
 ROOT = Path(__file__).parents[2]
 GONE = object()
@@ -449,19 +451,11 @@ def test_each_exception_is_needed(committed):
     assert found == set(lint.EXCEPTIONS)
 
 
-def test_the_secrets_that_are_expected_are_those_of_the_docs():
-    text = (ROOT / "docs/architecture.md").read_text()
-    rows = re.findall(r"^\| `([\w-]+)` \| `([\w.]+)` \|", text.partition("## Secrets")[2].partition("\n## ")[0], re.M)
-    assert dict(rows) == {name: key for name, (key, _) in lint.SECRETS.items()}
-
-
-def test_a_secret_is_where_something_uses_it_and_nowhere_else(committed):
-    used = {
-        (name, lint.SERVICES if namespace in committed.destinations() else namespace)
-        for _, _, namespace, name, _ in lint._secret_uses(committed)
-        if name in lint.SECRETS  # not those that a service names itself
-    }
-    assert used == {(name, place) for name, (_, places) in lint.SECRETS.items() for place in places}
+def test_no_pipeline_has_a_secret_that_it_does_not_use(committed):
+    used = {(namespace, name) for _, _, namespace, name, _ in lint._secret_uses(committed)}
+    known = secret_values.places(settings.load(ROOT / "platform.yaml"))
+    given = {(place.namespace, place.secret) for place in known if place.namespace in RUNS}
+    assert given - used == set()
 
 
 def test_the_command_says_where_what_and_the_next_step(committed, monkeypatch, capsys):

@@ -63,7 +63,7 @@ class World:
         ]
         images = yaml.safe_load((ROOT / "versions.yaml").read_text())["images"]
         found += lint._releases(platform.load(file), images)
-        tree = lint.Tree(found, set(), {})
+        tree = lint.Tree(found, set(), {}, set())
         self.policies = [m.body for m in tree.of("NetworkPolicy")]
         self.namespaces = {m.name: m.body["metadata"]["labels"] for m in tree.of("Namespace")}
         self.namespaces |= {"shop": {"trainyard/calls": "services"}}
