@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MAKEFILE = "render:\n\tcp versions.yaml rendered.yaml\nlock:\n\tcp pyproject.toml locked.txt\n"
+MAKEFILE = """
+charts:
+\tcp versions.yaml sums.txt
+render:
+\tcp versions.yaml rendered.yaml
+lock:
+\tcp pyproject.toml locked.txt
+"""
 
 
 def git(where, *words):
@@ -39,13 +46,15 @@ def follow(folder, branch="renovate/argo-cd-3.x"):
     return subprocess.run([".ci/follow", branch], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize(("changed", "made"), [("versions.yaml", "rendered.yaml"), ("pyproject.toml", "locked.txt")])
+@pytest.mark.parametrize(
+    ("changed", "made"), [("versions.yaml", ["rendered.yaml", "sums.txt"]), ("pyproject.toml", ["locked.txt"])]
+)
 def test_what_follows_is_pushed_once_by_an_author_that_the_bot_ignores(checkout, changed, made):
     (checkout / changed).write_text("2\n")
     git(checkout, "commit", "--quiet", "--all", "--message=a new pin")
     follow(checkout)
     pushed = git(checkout.parent / "origin.git", "log", "-1", "--format=%ae", "--name-only", "renovate/argo-cd-3.x")
-    assert pushed.split() == ["ci@trainyard.invalid", made]
+    assert pushed.split() == ["ci@trainyard.invalid", *made]
     assert "nothing follows" in follow(checkout)
 
 
