@@ -89,7 +89,7 @@ def _persistence() -> Manifest:
         "postgresql": {
             "host": f"{ARCHIVE}-rw.argo.svc",
             "port": 5432,
-            "database": "argo",
+            "database": ARCHIVE,
             "tableName": "argo_workflows",
             "userNameSecret": {"name": secret, "key": "username"},
             "passwordSecret": {"name": secret, "key": "password"},
