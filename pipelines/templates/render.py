@@ -22,12 +22,13 @@ from pipelines import platform as settings
 from pipelines.templates import (
     ci,
     cluster,
-    controller,
     ct,
     events,
     hello,
+    installs,
     namespaces,
     network,
+    people,
     reconcile,
     release,
     storage,
@@ -40,8 +41,8 @@ VERSIONS = "versions.yaml"
 OWNED = (
     "mlops",
     "namespaces",
-    "argo-workflows/config",
-    "argo-events/sources",
+    "argo-workflows",
+    "argo-events",
     "argocd/projects",
     "applications/services",
     "applications/storage",
@@ -52,7 +53,9 @@ HEADER = "# Generated from pipelines/templates and platform.yaml: change those, 
 def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) -> dict[str, str]:
     """Path → text of every generated file, from a `platform.yaml` and a `versions.yaml`."""
     platform = settings.load(file)
-    images = Images(**yaml.safe_load(versions.read_text())["images"])
+    pins = yaml.safe_load(versions.read_text())
+    images = Images(**pins["images"])
+    components = {name: str(version) for name, version in pins["components"].items()}
     templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, list[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
@@ -74,15 +77,19 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
         files[f"namespaces/{where}.yaml"] = namespaces.manifests(where)
     files["namespaces/argo-events.yaml"] = [
         *namespaces.manifests("argo-events"),
-        *network.events(platform, events.PORTS),
+        *network.events(platform, events.ports(platform)),
     ]
     files["namespaces/argo.yaml"] += network.argo(platform)
     files["namespaces/cert-manager.yaml"] += network.cert_manager()
-    files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
+    for name, objects in installs.workflows(platform, components["argo-workflows"]).items():
+        files[f"argo-workflows/{name}"] = objects
+    for name, objects in installs.events(platform, components["argo-events"]).items():
+        files[f"argo-events/{name}"] = objects
     for name, objects in cluster.accounts().items():
         files[f"mlops/accounts/{name}.yaml"] = objects
-    files["argo-events/sources/eventbus.yaml"] = [events.event_bus()]
-    files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
+    files["mlops/accounts/people.yaml"] = people.manifests(platform)
+    files["argo-events/sources/eventbus.yaml"] = [events.event_bus(platform)]
+    files[f"argo-events/sources/{platform.git.provider}.yaml"] = [events.hooks_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
     files["argocd/projects/services.yaml"] = [cluster.project(platform)]
     files["applications/storage/storage.yaml"] = storage.manifests(platform, images)

@@ -517,7 +517,7 @@ def test_a_registry_login_has_the_form_that_the_builder_reads(started, yard, giv
     assert {body["type"] for (_, name), body in api.secrets.items() if name == "registry-push"} == {
         "kubernetes.io/dockerconfigjson"
     }
-    (login,) = json.loads(api.data("mlops", "registry-push")[".dockerconfigjson"])["auths"].items()
+    (login,) = json.loads(api.data("mlops-build", "registry-push")[".dockerconfigjson"])["auths"].items()
     assert login == ("harbor.example.com", {"auth": base64.b64encode(b"robot$ci:secret-word").decode()})
 
 
