@@ -20,6 +20,9 @@ from hera.workflows import WorkflowTemplate
 from pipelines import __version__
 from pipelines import platform as settings
 from pipelines.templates import (
+    applications,
+    argocd,
+    certificates,
     ci,
     cluster,
     controller,
@@ -34,6 +37,7 @@ from pipelines.templates import (
     verify,
 )
 from pipelines.templates._parts import Images
+from pipelines.templates.base import guarded
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = "versions.yaml"
@@ -42,7 +46,8 @@ OWNED = (
     "namespaces",
     "argo-workflows/config",
     "argo-events/sources",
-    "argocd/projects",
+    "argocd",
+    "cert-manager",
     "applications/services",
     "applications/storage",
 )
@@ -52,7 +57,9 @@ HEADER = "# Generated from pipelines/templates and platform.yaml: change those, 
 def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) -> dict[str, str]:
     """Path → text of every generated file, from a `platform.yaml` and a `versions.yaml`."""
     platform = settings.load(file)
-    images = Images(**yaml.safe_load(versions.read_text())["images"])
+    pins = yaml.safe_load(versions.read_text())
+    images = Images(**pins["images"])
+    components = {name: str(pin) for part in ("components", "charts") for name, pin in pins.get(part, {}).items()}
     templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, list[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
@@ -98,7 +105,13 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
             files[f"applications/services/{where}/application.yaml"] = [
                 cluster.application(platform, service.name, environment)
             ]
+    files |= argocd.install(platform, components)
+    files["cert-manager/issuers/issuers.yaml"] = certificates.issuers(platform)
+    files = {name: guarded(objects) for name, objects in files.items()}
+    files["argocd/projects/platform.yaml"] = [applications.project(platform, files)]
+    files |= applications.applications(platform, components, files)
     texts = {name: HEADER + _text(objects) for name, objects in files.items()}
+    texts["docs/waves.md"] = applications.markdown(files)
     texts["docs/platform.md"] = settings.markdown()
     texts["docs/platform.schema.json"] = json.dumps(settings.schema(), indent=1) + "\n"
     return texts
