@@ -87,7 +87,9 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     files["namespaces/cert-manager.yaml"] += network.cert_manager()
     files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
     for name, objects in cluster.accounts().items():
-        files[f"mlops/accounts/{name}.yaml"] = objects
+        # the bus and the sources start in an earlier wave than the pipelines
+        folder = "argo-events/sources" if name.startswith("argo-events") else "mlops/accounts"
+        files[f"{folder}/{name}.yaml"] = objects
     files["argo-events/sources/eventbus.yaml"] = [events.event_bus()]
     files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
