@@ -154,7 +154,8 @@ def project(platform: Platform, files: Files) -> Manifest:
     objects = [body for body in objects if body["kind"] != "Kustomization"]
     namespaces = {argocd.NAMESPACE, *(component.namespace for component in mine)}
     namespaces |= {body["metadata"]["namespace"] for body in objects if "namespace" in body["metadata"]}
-    kinds = {kind for component in mine for kind in component.brings}
+    upstreams = (each for each in mine if each.chart or f"{each.path}/kustomization.yaml" in files)
+    kinds = {kind for component in upstreams for kind in component.brings}
     kinds |= cluster_wide(objects)
     repositories = {_chart_repository(platform, component.chart) for component in mine if component.chart}
     return {

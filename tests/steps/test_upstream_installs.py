@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.templates import applications, capacity, render
-
-upstream = pytest.importorskip("pipelines.templates.upstream")
+from pipelines.templates import applications, capacity, render, upstream
 
 
 def application(name: str) -> dict[str, Any]:
