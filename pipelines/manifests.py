@@ -18,7 +18,9 @@ from pipelines.registry import Lock
 PORT = 8080
 LEAVING = 10  # seconds that requests may still arrive for a pod on its way out: nodes hear late that it has left
 USER = 65532  # "nonroot", as distroless images call it
-GPU_LABEL = "nvidia.com/gpu.present"  # set by NVIDIA's GPU feature discovery; serving keeps off these nodes
+GPU_LABEL = "nvidia.com/gpu.present"  # as NVIDIA's GPU feature discovery sets it
+# of a node: "false" where its roles in platform.yaml, or its GPU, keep these pods away (Platform.node_labels)
+SERVE_LABEL, TRAIN_LABEL = "trainyard/serve", "trainyard/train"
 
 # every file that a release may write; what it does not write this time is removed
 FILES = ("deployment.yaml", "service.yaml", "pdb.yaml", "hpa.yaml", "env.yaml", "release.yaml")
@@ -148,9 +150,17 @@ def _deployment(
 
 
 def _cpu_nodes() -> Manifest:
-    expression = {"key": GPU_LABEL, "operator": "DoesNotExist"}
-    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    """Never where the node list forbids it, and beside a GPU only where there is no other node."""
+    allowed = {"key": SERVE_LABEL, "operator": "NotIn", "values": ["false"]}
+    without = {"key": GPU_LABEL, "operator": "DoesNotExist"}
+    return {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [allowed]}]},
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 100, "preference": {"matchExpressions": [without]}}
+            ],
+        }
+    }
 
 
 def _spread(name: str, spread: str) -> Manifest:

@@ -43,7 +43,7 @@ def rerun(addresses: Addresses, text: str, service: str) -> None:
             "name": f"ci-{slug}-{sha[:12]}-{attempt}",
             "parameters": [f"{key}={value}" for key, value in parameters.items()],
             "labels": ",".join(f"{key}={value}" for key, value in labels.items()),
-            "annotations": f"trainyard/delivery={delivery}",
+            "annotations": f"trainyard/delivery={delivery},trainyard/repo={repo}",
         },
     )
     print(f"{made['metadata']['name']}: attempt {attempt} of {repo}@{sha[:12]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from urllib.parse import quote
 
 from pipelines.errors import Exit, YardError
 from pipelines.steps._http import request, secret
@@ -54,15 +55,18 @@ def status(*, pipeline: str, repo: str, sha: str, state: str, namespace: str, wo
     if not base:
         print("no GIT_API_URL: no commit status")
         return
-    body = {
-        "state": STATES.get(state, "error"),
-        "context": f"trainyard/{pipeline}",
-        "description": f"{workflow} {state}"[:140],
-        "target_url": f"{os.environ.get('ARGO_URL', '')}/workflows/{namespace}/{workflow}",
-    }
+    target = f"{os.environ.get('ARGO_URL', '')}/workflows/{namespace}/{workflow}"
+    said = {"description": f"{workflow} {state}"[:140], "target_url": target}
+    name = f"trainyard/{pipeline}"
+    if os.environ.get("GIT_PROVIDER") == "gitlab":
+        url = f"{base}/projects/{quote(repo, safe='')}/statuses/{sha}"
+        body = {"state": "success" if state == "Succeeded" else "failed", "name": name, **said}
+    else:
+        url = f"{base}/repos/{repo}/statuses/{sha}"
+        body = {"state": STATES.get(state, "error"), "context": name, **said}
     try:
         token = secret(os.environ.get("GIT_TOKEN_FILE", ""))
-        answer = request("POST", f"{base}/repos/{repo}/statuses/{sha}", body, token=token, tries=2)
-        print(f"commit status {body['context']}={body['state']}: HTTP {answer.status}")
+        answer = request("POST", url, body, token=token, tries=2)
+        print(f"commit status {name}={body['state']}: HTTP {answer.status}")
     except YardError as error:
         print(f"commit status not set: {error}")

@@ -13,11 +13,11 @@ from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
 from hera.workflows.models.io.k8s.apimachinery.pkg.util.intstr import IntOrString
 
 from pipelines.errors import Exit
+from pipelines.manifests import GPU_LABEL, TRAIN_LABEL
 from pipelines.steps._step import INPUTS, OUTPUTS, Step, signature
 
 PYTHON = ["python", "-m", "pipelines.steps"]
 USER = 65532
-GPU_LABEL = "nvidia.com/gpu.present"
 WEEK = 7 * 24 * 3600
 USER_CODE = {"trainyard/code": "user"}  # label of the pods that run the user's own code
 TO = "trainyard/to-"
@@ -203,6 +203,7 @@ def pipeline(
         active_deadline_seconds=minutes * 60,
         ttl_strategy=m.TTLStrategy(seconds_after_completion=WEEK),
         pod_gc=m.PodGC(strategy="OnPodCompletion"),
+        affinity=nodes(),
         archive_logs=True,
         volumes=[m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource())],
         workflow_metadata=m.WorkflowMetadata(labels={"trainyard/pipeline": name}),
@@ -225,6 +226,21 @@ def artifact(name: str, task: Task | str, output: str | None = None) -> Artifact
     """An artifact argument taken from a task's output of the same name, or of `output`."""
     source = task if isinstance(task, str) else task.name
     return Artifact(name=name, from_=f"{{{{tasks.{source}.outputs.artifacts.{output or name}}}}}")
+
+
+def nodes(*, gpu: bool = False) -> m.Affinity:
+    """Where a pipeline's pods may run: not on nodes that only serve; with a GPU, or rather not beside one."""
+    allowed = m.NodeSelectorRequirement(key=TRAIN_LABEL, operator="NotIn", values=["false"])
+    with_gpu = m.NodeSelectorRequirement(key=GPU_LABEL, operator="Exists")
+    without = m.NodeSelectorRequirement(key=GPU_LABEL, operator="DoesNotExist")
+    term = m.NodeSelectorTerm(match_expressions=[allowed, *([with_gpu] if gpu else [])])
+    rather = m.PreferredSchedulingTerm(weight=100, preference=m.NodeSelectorTerm(match_expressions=[without]))
+    return m.Affinity(
+        node_affinity=m.NodeAffinity(
+            required_during_scheduling_ignored_during_execution=m.NodeSelector(node_selector_terms=[term]),
+            preferred_during_scheduling_ignored_during_execution=None if gpu else [rather],
+        )
+    )
 
 
 def resources(cpu: str, memory: str, limit: str) -> m.ResourceRequirements:

@@ -46,8 +46,9 @@ def _guarded(body: Manifest) -> Manifest:
     return body
 
 
-def ingress(platform: Platform, name: str, host: str, service: tuple[str, str, str]) -> Manifest:
+def ingress(platform: Platform, name: str, host: str, service: tuple[str, str, str], *, only: str = "") -> Manifest:
     """`https://<host>.<domain>` by Traefik, with a certificate of its own, to a Service (namespace, name, port's name).
+    With `only` it is that path and no other.
 
     Its health counts for nobody: without an address (no Traefik yet) the platform behind it works all the same, and a
     wave must not wait for it.
@@ -55,8 +56,8 @@ def ingress(platform: Platform, name: str, host: str, service: tuple[str, str, s
     namespace, backend, port = service
     address = platform.host(host)
     path = {
-        "path": "/",
-        "pathType": "Prefix",
+        "path": only or "/",
+        "pathType": "Exact" if only else "Prefix",
         "backend": {"service": {"name": backend, "port": {"name": port}}},
     }
     return {

@@ -32,6 +32,7 @@ def platform_config(platform: Platform, images: Images, version: str, templates:
             "TEMPLATES_DIGEST": templates,
             "PIPELINES_IMAGE": images.pipelines,
             "SERVING_IMAGE": images.serving,
+            "GIT_PROVIDER": platform.git.provider,
             "RELEASES_REPO": platform.releases,
             "BOT_NAME": platform.bot.name,
             "BOT_EMAIL": platform.bot.email,

@@ -141,18 +141,16 @@ def _command(todo: Task, name: str) -> list[Parameter]:
 
 
 def _train() -> DAG:
-    """One of two templates: on a GPU node, or kept off them. Which one: `gpu`, the number that mlops.yaml asks for."""
+    """One of two templates: on a GPU node, or rather not. Which one: `gpu`, the number that mlops.yaml asks for."""
     env = {"FEATURES_DIR": f"{INPUTS}/features", "MODEL_DIR": f"{OUTPUTS}/model"}
-    on_cpu = p.user(
-        "train-cpu", inputs=["features"], output="model", env=env, patch=True, affinity=_nodes("DoesNotExist")
-    )
+    on_cpu = p.user("train-cpu", inputs=["features"], output="model", env=env, patch=True)
     on_gpu = p.user(
         "train-gpu",
         inputs=["features"],
         output="model",
         env=env,
         patch=True,
-        affinity=_nodes("Exists"),
+        affinity=p.nodes(gpu=True),
         tolerations=[m.Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")],
     )
     names = ("image", "command", "timeout", "params", "patch")
@@ -172,12 +170,3 @@ def _train() -> DAG:
         Task(name="train-cpu", template=on_cpu, arguments=given, when="{{inputs.parameters.gpu}} == 0")
         Task(name="train-gpu", template=on_gpu, arguments=given, when="{{inputs.parameters.gpu}} != 0")
     return dag
-
-
-def _nodes(operator: str) -> m.Affinity:
-    term = m.NodeSelectorTerm(match_expressions=[m.NodeSelectorRequirement(key=p.GPU_LABEL, operator=operator)])
-    return m.Affinity(
-        node_affinity=m.NodeAffinity(
-            required_during_scheduling_ignored_during_execution=m.NodeSelector(node_selector_terms=[term])
-        )
-    )

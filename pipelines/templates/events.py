@@ -20,23 +20,28 @@ Manifest = dict[str, Any]
 
 NAMESPACE = "argo-events"
 PAYLOAD = 4 * 1024 * 1024  # bytes; the default of 1 MiB is less than a large push
-GITHUB_PORT, STAGES_PORT = 12000, 12001
-PORTS = {"github": GITHUB_PORT, "stages": STAGES_PORT}
+HOOKS_PORT, STAGES_PORT = 12000, 12001
 STAGES = ("push", "built", "accepted")
-NOT_DELETED: Manifest = {"path": "body.deleted", "type": "bool", "value": ["false"]}
 
 
-def event_bus() -> Manifest:
+def ports(platform: Platform) -> dict[str, int]:
+    """EventSource → the port that it listens on."""
+    return {platform.git.provider: HOOKS_PORT, "stages": STAGES_PORT}
+
+
+def event_bus(platform: Platform) -> Manifest:
+    """One copy of the bus; three where there are three nodes, so that it outlives one of them."""
+    # with more copies than nodes the stream never gets its quorum, and two are no safer than one
+    copies = 3 if len(platform.nodes) >= 3 else 1
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "EventBus",
         "metadata": {"name": "default", "namespace": NAMESPACE},
         "spec": {
             "jetstream": {
-                "version": "2.10.29",
-                # one node: with more replicas than nodes the stream never gets its quorum
-                "replicas": 1,
-                "streamConfig": "replicas: 1\nmaxAge: 72h\n",
+                "version": "2.10.29",  # the newest that Argo Events itself knows images for, not a pin of ours
+                "replicas": copies,
+                "streamConfig": f"replicas: {copies}\nmaxAge: 72h\n",
                 "maxPayload": str(PAYLOAD),
                 # without a volume, what was accepted and not yet handed on is lost with the bus's pod
                 "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": "2Gi"},
@@ -45,6 +50,7 @@ def event_bus() -> Manifest:
                 "containerTemplate": _container("100m", "64Mi", "512Mi"),
                 "reloaderContainerTemplate": _container("10m", "16Mi", "64Mi"),
                 "metricsContainerTemplate": _container("10m", "16Mi", "64Mi"),
+                **(_apart() if copies > 1 else {}),
             }
         },
     }
@@ -70,11 +76,28 @@ def _template(account: str) -> Manifest:
     return {"serviceAccountName": account, "securityContext": _pod(), "container": container}
 
 
-def github_source(platform: Platform) -> Manifest:
+def _apart() -> Manifest:
+    """Each copy on a node of its own, for ever: its volume is on the node. A node with a GPU counts, so it is taken."""
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": "default"}},
+    }
+    return {
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+
+
+def hooks_source(platform: Platform) -> Manifest:
+    """The EventSource that the Git host's webhooks come to, named after the provider."""
+    return _gitlab_source(platform) if platform.git.provider == "gitlab" else _github_source(platform)
+
+
+def _github_source(platform: Platform) -> Manifest:
     repos = sorted({*(service.repo for service in platform.services), platform.releases})
     owners = sorted({repo.split("/")[0] for repo in repos})
     event = {
-        "webhook": {"endpoint": "/push", "port": str(GITHUB_PORT), "method": "POST", "maxPayloadSize": PAYLOAD},
+        "webhook": _hook(),
         "events": ["push"],
         "active": True,
         "contentType": "json",
@@ -85,7 +108,28 @@ def github_source(platform: Platform) -> Manifest:
             for owner in owners
         ],
     }
-    return _source("github", GITHUB_PORT, {"github": {"push": event}})
+    return _source("github", HOOKS_PORT, {"github": {"push": event}})
+
+
+def _gitlab_source(platform: Platform) -> Manifest:
+    """Argo Events 1.9 compares the token only where it could make webhooks, too: with an access token and an address.
+    It would make them for `projects`; none is named, so nothing is asked of GitLab, and any text will do as access
+    token.
+    """
+    token = {"name": "gitlab-webhook", "key": "secret"}
+    event = {
+        "webhook": {**_hook(), "url": f"https://{platform.host('hooks')}"},
+        "events": ["PushEvents"],
+        "gitlabBaseURL": platform.endpoints.GIT_URL,
+        "enableSSLVerification": True,
+        "secretToken": token,
+        "accessToken": token,
+    }
+    return _source("gitlab", HOOKS_PORT, {"gitlab": {"push": event}})
+
+
+def _hook() -> Manifest:
+    return {"endpoint": "/push", "port": str(HOOKS_PORT), "method": "POST", "maxPayloadSize": PAYLOAD}
 
 
 def stages_source() -> Manifest:
@@ -119,12 +163,13 @@ def _source(name: str, port: int, spec: Manifest) -> Manifest:
 def sensors(platform: Platform, templates: dict[str, WorkflowTemplate]) -> list[Manifest]:
     """The four Sensors, one for each pipeline; `templates` by name are what they start."""
     ci, ct, release = _Sensor(templates["ci"]), _Sensor(templates["ct"]), _Sensor(templates["release"])
+    pushed, pushed_delivery = PUSHED[platform.git.provider]
     for service in platform.services:
         slug = _slug(service.repo)
         constant = {"service": service.name, "repo": service.repo, "branch": service.branch}
         labels = {"trainyard/service": service.name}
         for suffix, dependency, delivery in (
-            ("", _pushed(f"push-{service.name}", service.repo, service.branch), "body.X-GitHub-Delivery"),
+            ("", pushed(f"push-{service.name}", service.repo, service.branch), pushed_delivery),
             ("-missed", _missed(f"missed-{service.name}", service.repo, service.branch), "body.delivery"),
         ):
             ci.add(
@@ -150,7 +195,7 @@ def sensors(platform: Platform, templates: dict[str, WorkflowTemplate]) -> list[
             )
     verify = _Sensor(templates["verify"])
     for suffix, dependency, delivery in (
-        ("", _pushed("push", platform.releases, "main"), "body.X-GitHub-Delivery"),
+        ("", pushed("push", platform.releases, "main"), pushed_delivery),
         ("-missed", _missed("missed", platform.releases, "main"), "body.delivery"),
     ):
         verify.add(
@@ -209,7 +254,7 @@ class _Sensor:
             "metadata": {
                 "namespace": self.namespace,
                 "labels": {"trainyard/pipeline": self.pipeline, **labels},
-                "annotations": {},
+                "annotations": {"trainyard/repo": constant["repo"]},
             },
             "spec": {
                 "workflowTemplateRef": {"name": self.pipeline},
@@ -258,21 +303,28 @@ class _Sensor:
         }
 
 
-def _pushed(name: str, repo: str, branch: str) -> Manifest:
-    filters = [("body.X-GitHub-Event", "push"), *_push(repo, branch)]
+def _from_github(name: str, repo: str, branch: str) -> Manifest:
+    filters = [("body.X-GitHub-Event", "push"), *_push("body.repository.full_name", repo, branch)]
     return _dependency(name, "github", "push", filters, [NOT_DELETED])
 
 
+def _from_gitlab(name: str, repo: str, branch: str) -> Manifest:
+    """Also of a tag, another event comes to the same address. A branch that was deleted is a push of nothing."""
+    filters = [("body.object_kind", "push"), *_push("body.project.path_with_namespace", repo, branch)]
+    something = {"path": "body.after", "type": "string", "value": ["^0*[1-9a-f][0-9a-f]*$"]}
+    return _dependency(name, "gitlab", "push", filters, [something])
+
+
 def _missed(name: str, repo: str, branch: str) -> Manifest:
-    return _dependency(name, "stages", "push", _push(repo, branch), [NOT_DELETED])
+    return _dependency(name, "stages", "push", _push("body.repository.full_name", repo, branch), [NOT_DELETED])
 
 
 def _stage(name: str, event: str, service: Service) -> Manifest:
     return _dependency(name, "stages", event, [("body.service", service.name), ("body.repo", service.repo)])
 
 
-def _push(repo: str, branch: str) -> list[tuple[str, str]]:
-    return [("body.repository.full_name", repo), ("body.ref", f"refs/heads/{branch}")]
+def _push(path: str, repo: str, branch: str) -> list[tuple[str, str]]:
+    return [(path, repo), ("body.ref", f"refs/heads/{branch}")]
 
 
 def _dependency(
@@ -281,6 +333,14 @@ def _dependency(
     """Filter values are unanchored regular expressions, so each is written as `^…$`."""
     data = [*({"path": path, "type": "string", "value": [f"^{re.escape(text)}$"]} for path, text in equal), *more]
     return {"name": name, "eventSourceName": source, "eventName": event, "filters": {"data": data}}
+
+
+# provider → what makes a dependency on a push, and where the delivery's id is. Both send `ref`, `before` and `after`
+PUSHED = {
+    "github": (_from_github, "body.X-GitHub-Delivery"),
+    "gitlab": (_from_gitlab, "headers.X-Gitlab-Event-Uuid.0"),
+}
+NOT_DELETED: Manifest = {"path": "body.deleted", "type": "bool", "value": ["false"]}
 
 
 def _slug(repo: str) -> str:

@@ -43,9 +43,14 @@ UPSTREAM = {
     "cert-manager": ({"app": "webhook"},),
 }
 
+# Services that come with such an installation and are reached from outside, and the names of their ports
+INSTALLED_SERVICES = {("argo", "argo-server"): {"web"}, ("argocd", "argocd-server"): {"http", "https"}}
+INSTALLED_ACCOUNTS = {("argo", "argo-server")}
+
 # Secrets that are made by hand or by the cluster: name → its key, and where it may be used (docs/architecture.md)
 SECRETS: dict[str, tuple[str, set[str]]] = {
     "github-webhook": ("secret", {"argo-events"}),
+    "gitlab-webhook": ("secret", {"argo-events"}),
     "stages-token": ("token", {"argo-events", "mlops-build", "mlops"}),
     "registry": ("credentials", {"mlops-build", "mlops", "mlops-release"}),
     "registry-push": (".dockerconfigjson", {"mlops-build", "mlops-release"}),
@@ -81,6 +86,7 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
         ): "a default would be a guess at what upstream's pods need"
         for name in ("argo", "argocd", "cert-manager")
     },
+    ("services", "argo-workflows/install/metrics.yaml", "spec.selector"): "upstream's manifests have the pod",
 }
 
 
@@ -335,7 +341,8 @@ def _pod_spec(workflow: Body, template: Body) -> Body:
 
 _KINDS = {
     *("Application", "AppProject", "ConfigMap", "CronWorkflow", "Deployment", "EventBus", "EventSource"),
-    *("HorizontalPodAutoscaler", "Kustomization", "LimitRange", "Namespace", "NetworkPolicy", "PersistentVolumeClaim"),
+    *("HorizontalPodAutoscaler", "Ingress", "Kustomization", "LimitRange", "Namespace", "NetworkPolicy"),
+    "PersistentVolumeClaim",
     *("PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount"),
     "WorkflowTemplate",
     *lint_applications.KINDS,
@@ -569,7 +576,7 @@ def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:
         for kind, events in source.body["spec"].items():
             for name, event in events.items() if isinstance(events, dict) else ():
                 for key, ref in event.items() if isinstance(event, dict) else ():
-                    if key.endswith("Secret"):
+                    if key.endswith(("Secret", "Token")):
                         yield source, f"spec.{kind}[{name}].{key}", source.namespace, ref["name"], ref["key"]
     for manifest in _controllers(tree):
         store = yaml.safe_load(manifest.body["data"]["artifactRepository"])
@@ -584,7 +591,7 @@ def _controllers(tree: Tree) -> Iterator[Manifest]:
 
 def _accounts(tree: Tree) -> Iterator[Problem]:
     for manifest, field, namespace, name in _account_uses(tree):
-        if not tree.one("ServiceAccount", namespace, name):
+        if not tree.one("ServiceAccount", namespace, name) and (namespace, name) not in INSTALLED_ACCOUNTS:
             what = f"there is no ServiceAccount {name} in namespace {namespace}"
             yield manifest.problem(field, what, "correct it, or add the account to mlops/accounts (cluster.py)")
     for binding in tree.of("RoleBinding"):
@@ -714,13 +721,71 @@ def _services(tree: Tree) -> Iterator[Problem]:
         spec = source.body["spec"]
         open_ports = {str(port["targetPort"]) for port in spec["service"]["ports"]}
         for kind, events in spec.items():
-            for name, event in events.items() if kind in ("github", "webhook") else ():
+            for name, event in events.items() if kind in SENDERS else ():
                 port = event.get("webhook", event)["port"]
                 if port not in open_ports:
                     field = f"spec.{kind}[{name}]"
                     yield source.problem(
                         field, f"listens on {port}, which no port of the Service is", "make them equal"
                     )
+
+
+# kind of an EventSource → the fields without which it takes an event from anybody
+SENDERS = {
+    "github": ("webhookSecret",),
+    # without the last two Argo Events 1.9 does not compare the first
+    "gitlab": ("secretToken", "accessToken", "webhook.url"),
+    "webhook": ("authSecret",),
+}
+
+
+def _senders(tree: Tree) -> Iterator[Problem]:
+    for source in tree.of("EventSource"):
+        for kind, events in source.body["spec"].items():
+            for name, event in events.items() if kind in SENDERS else ():
+                known = {*event, *(f"webhook.{key}" for key in event.get("webhook", {}))}
+                for key in SENDERS[kind]:
+                    if key not in known:
+                        what = "whoever reaches it can send events"
+                        yield source.problem(f"spec.{kind}[{name}].{key}", what, "add it")
+
+
+def _ingresses(tree: Tree) -> Iterator[Problem]:
+    open_ports = dict(INSTALLED_SERVICES)
+    for service in tree.of("Service"):
+        names = {port.get("name", "") for port in service.body["spec"]["ports"]}
+        open_ports[service.namespace, service.name] = names
+    for source in tree.of("EventSource"):
+        names = {port["name"] for port in source.body["spec"]["service"]["ports"]}
+        # `webhook` is how the steps talk to each other
+        inside = "webhook" in source.body["spec"]
+        open_ports[source.namespace, f"{source.name}-eventsource-svc"] = set() if inside else names
+    for manifest in tree.of("Ingress"):
+        spec = manifest.body["spec"]
+        safe = {host for entry in spec.get("tls", []) for host in entry["hosts"]}
+        notes = manifest.body["metadata"].get("annotations", {})
+        for rule in spec["rules"]:
+            field = f"spec.rules[{rule['host']}]"
+            if rule["host"] not in safe or "cert-manager.io/cluster-issuer" not in notes:
+                yield manifest.problem(field, "no certificate is made for it", "add it to tls, and name the issuer")
+            for path in rule["http"]["paths"]:
+                to = path["backend"]["service"]
+                if to["port"].get("name") not in open_ports.get((manifest.namespace, to["name"]), ()):
+                    what = f"{to['name']} has no port {to['port'].get('name')} that the world may reach"
+                    yield manifest.problem(f"{field}{path['path']}", what, "name a Service and the name of its port")
+
+
+def _bus(tree: Tree) -> Iterator[Problem]:
+    for bus in tree.of("EventBus"):
+        spec = bus.body["spec"]["jetstream"]
+        stream = yaml.safe_load(spec["streamConfig"])
+        if stream.get("replicas") != spec["replicas"]:
+            what = "the stream does not have as many copies as the bus: it never starts, or dies with one node"
+            yield bus.problem("spec.jetstream.streamConfig", what, "make both numbers of replicas equal")
+        if spec["replicas"] % 2 == 0:
+            yield bus.problem("spec.jetstream.replicas", "half of an even number decides nothing", "write 1 or 3")
+        if spec["replicas"] > 1 and "podAntiAffinity" not in spec.get("affinity", {}):
+            yield bus.problem("spec.jetstream.affinity", "all copies may be on one node", "keep them apart")
 
 
 _INSIDE = re.compile(r"https?://([^./:]+)\.([^./:]+)(?:\.svc(?:\.cluster\.local)?)?:(\d+)(?:/.*)?")
@@ -1064,6 +1129,9 @@ RULES = [
     ),
     Rule("mounts", "what a container mounts is a volume of its pod, and what is in it exists", _mounts),
     Rule("services", "Services, budgets and Deployments select pods that exist, on ports that these open", _services),
+    Rule("senders", "an EventSource takes events only from who has its secret", _senders),
+    Rule("ingresses", "an Ingress has a certificate, and leads to a Service for which the world is meant", _ingresses),
+    Rule("bus", "the bus and its stream have the same odd number of copies, on different nodes", _bus),
     Rule("addresses", "an address inside the cluster is that of a Service that is here, with its port", _addresses),
     Rule("images", "each image is one that versions.yaml pins", _images),
     Rule("namespaces", "each namespace is made by a manifest, or by an installation", _namespaces),

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pipelines.manifests import PORT as SERVING_PORT
 from pipelines.platform import Platform
 from pipelines.templates._parts import TO, reaches
+from pipelines.templates.controller import ARCHIVE
 from pipelines.templates.namespaces import NAMESPACES, PURPOSE, RUNS
 
 Manifest = dict[str, Any]
@@ -117,9 +118,10 @@ def events(platform: Platform, sources: dict[str, int]) -> list[Manifest]:
 
 def argo(platform: Platform) -> list[Manifest]:
     """Argo Workflows: people come in through the Ingress. The server reads logs in the store, asks who somebody is (an
-    address outside, or Argo CD's behind the Ingress), and both keep the archive in the database.
+    address outside, or Argo CD's behind the Ingress), and both keep the archive in the
+    database beside them. Its copies reach each other; who reaches it, the add-on `postgresql` says.
     """
-    where, archive = "argo", _to([_namespace("postgresql")], 5432)
+    where, archive = "argo", _to([_pods({"cnpg.io/cluster": ARCHIVE}, "argo")], 5432, 8000)
     return [
         _deny(where),
         _allow("all", where, {}, egress=[_dns(), _api(), archive]),

@@ -25,12 +25,13 @@ from pipelines.templates import (
     certificates,
     ci,
     cluster,
-    controller,
     ct,
     events,
     hello,
+    installs,
     namespaces,
     network,
+    people,
     reconcile,
     release,
     storage,
@@ -44,8 +45,8 @@ VERSIONS = "versions.yaml"
 OWNED = (
     "mlops",
     "namespaces",
-    "argo-workflows/config",
-    "argo-events/sources",
+    "argo-workflows",
+    "argo-events",
     "argocd",
     "cert-manager",
     "applications/services",
@@ -81,17 +82,21 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
         files[f"namespaces/{where}.yaml"] = namespaces.manifests(where)
     files["namespaces/argo-events.yaml"] = [
         *namespaces.manifests("argo-events"),
-        *network.events(platform, events.PORTS),
+        *network.events(platform, events.ports(platform)),
     ]
     files["namespaces/argo.yaml"] += network.argo(platform)
     files["namespaces/cert-manager.yaml"] += network.cert_manager()
-    files["argo-workflows/config/workflow-controller-configmap.yaml"] = [controller.config_map(platform)]
+    for name, objects in installs.workflows(platform, components["argo-workflows"]).items():
+        files[f"argo-workflows/{name}"] = objects
+    for name, objects in installs.events(platform, components["argo-events"]).items():
+        files[f"argo-events/{name}"] = objects
     for name, objects in cluster.accounts().items():
         # the bus and the sources start in an earlier wave than the pipelines
         folder = "argo-events/sources" if name.startswith("argo-events") else "mlops/accounts"
         files[f"{folder}/{name}.yaml"] = objects
-    files["argo-events/sources/eventbus.yaml"] = [events.event_bus()]
-    files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
+    files["mlops/accounts/people.yaml"] = people.manifests(platform)
+    files["argo-events/sources/eventbus.yaml"] = [events.event_bus(platform)]
+    files[f"argo-events/sources/{platform.git.provider}.yaml"] = [events.hooks_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
     files["argocd/projects/services.yaml"] = [cluster.project(platform)]
     files["applications/storage/storage.yaml"] = storage.manifests(platform, images)

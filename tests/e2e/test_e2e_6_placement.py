@@ -1,4 +1,4 @@
-"""A second node with the GPU label gets the training pod, and never a serving pod."""
+"""A second node that has the GPU gets the training pod, and never a serving pod."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def gpu_node(cluster: Cluster):
     node = {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": GPU_NODE, "labels": {"nvidia.com/gpu.present": "true"}},
+        # as platform.yaml's node list labels it beside a node without a GPU
+        "metadata": {"name": GPU_NODE, "labels": {"nvidia.com/gpu.present": "true", "trainyard/serve": "false"}},
         "spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
     }
     cluster.apply(node)

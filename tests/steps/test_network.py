@@ -40,7 +40,7 @@ ENDS = {
     "cert-webhook": End("cert-manager", {"app": "webhook"}),
     "cert-manager": End("cert-manager", {"app": "cert-manager"}),
     "controller": End("argo", {"app": "workflow-controller"}),
-    "postgres": End("postgresql", {}),
+    "postgres": End("argo", {"cnpg.io/cluster": "archive"}),
     "githost": End("e2e", {"app": "githost"}),
     "registry": End("registry", {}),
     "stranger": End("default", {}),
@@ -262,7 +262,6 @@ def test_argo_is_asked_through_the_ingress_alone(cloud, inside):
             assert world.open(name, "controller", 9090) == (name == "prometheus"), name
         for pod in ("argo-server", "controller"):
             assert world.open(pod, "private", 6443)
-            assert world.open(pod, "postgres", 5432)
             assert not world.open(pod, "metadata", 80)
     assert cloud.open("argo-server", "internet", 443)
     assert not cloud.open("controller", "internet", 443)
