@@ -130,7 +130,7 @@ def _deployed(tree: Tree) -> Iterator[Problem]:
 def _owners(tree: Tree) -> Iterator[Problem]:
     seen: dict[tuple[str, str, str], str] = {}
     for name, application in _installed(tree).items():
-        for part in _below(tree, application):
+        for part in (part for part in _below(tree, application) if part.kind != "Kustomization"):
             key = (part.kind, part.namespace, part.name)
             first = seen.setdefault(key, name)
             if first != name:
