@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 # where Go's own archive goes
 export PATH := $(PATH):/usr/local/go/bin
 READY := $(VENV)/.ready
-SECRET_TOOLS := .tools/bin/sops .tools/bin/gitleaks
 # named by what they are built from: another branch, or a fresh checkout, builds nothing anew
 TOOLS := .tools/ready-$(shell cat tools/lint/go.mod tools/lint/go.sum tools/lint/*/main.go | sha256sum | head -c 16)
+SECRET_TOOLS := $(foreach name,sops gitleaks,.tools/$(name)-$(shell cat tools/$(name)/go.mod tools/$(name)/go.sum | sha256sum | head -c 16))
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,10 +82,11 @@ $(TOOLS):
 	@$(GO)
 	@cd tools/lint && $(GO_INSTALL) ./... tool
 	@rm -f .tools/ready-* && touch $@
-$(SECRET_TOOLS): .tools/bin/%: tools/%/go.mod tools/%/go.sum
+$(SECRET_TOOLS): name = $(firstword $(subst -, ,$(notdir $@)))
+$(SECRET_TOOLS):
 	@$(GO)
-	@echo "building $*, once" && cd tools/$* && $(GO_INSTALL) tool
-	@touch $@
+	@cd tools/$(name) && $(GO_INSTALL) tool
+	@rm -f .tools/$(name)-* && touch $@
 
 charts: $(READY) $(TOOLS) ## fetch the charts that Applications name; record their digests, and those of upstream's modules
 	@$(BIN)/python -m pipelines.templates.upstream

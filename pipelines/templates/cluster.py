@@ -107,7 +107,14 @@ def application(platform: Platform, service: str, environment: str) -> Manifest:
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
-        "metadata": {"name": f"{service}-{environment}", "namespace": "argocd"},
+        "metadata": {
+            "name": f"{service}-{environment}",
+            "namespace": "argocd",
+            # before its first release, or with a bad one, a service is not well; the platform is
+            "annotations": {"argocd.argoproj.io/ignore-healthcheck": "true"},
+            # a service that platform.yaml no longer lists goes
+            "finalizers": ["resources-finalizer.argocd.argoproj.io"],
+        },
         "spec": {
             "project": "services",
             "source": {

@@ -23,6 +23,7 @@ from pipelines import platform as settings
 from pipelines.errors import YardError
 from pipelines.manifests import SETTINGS, config_digest, release_files
 from pipelines.registry import AXES, Lock
+from pipelines.templates import lint_applications
 from pipelines.templates._parts import TO
 from pipelines.templates.namespaces import POD_SECURITY, POD_SECURITY_VERSION
 from pipelines.templates.pod_security import LEVELS, offences
@@ -126,7 +127,9 @@ class Tree:
         return next((m for m in self.of(kind) if (m.namespace, m.name) == (namespace, name)), None)
 
     def destinations(self) -> set[str]:
-        return {m.body["spec"]["destination"]["namespace"] for m in self.of("Application")}
+        """The services' namespaces."""
+        services = (m for m in self.of("Application") if m.file.startswith("applications/services/"))
+        return {m.body["spec"]["destination"]["namespace"] for m in services}
 
 
 @dataclass(frozen=True)
@@ -330,6 +333,7 @@ _KINDS = {
     "PersistentVolumeClaim",
     *("PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount"),
     "WorkflowTemplate",
+    *lint_applications.KINDS,
 }
 _VOLUMES = {"name", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret"}
 
@@ -832,15 +836,9 @@ def _applications(tree: Tree) -> Iterator[Problem]:
     for manifest in tree.of("Application"):
         spec = manifest.body["spec"]
         project = tree.one("AppProject", manifest.namespace, spec["project"])
-        if project is None:
-            yield manifest.problem("spec.project", f"there is no AppProject {spec['project']}", "correct the name")
+        if project is None or manifest.file.startswith("argocd/"):  # lint_applications looks at both
             continue
-        allowed = project.body["spec"]
-        if spec["source"]["repoURL"] not in allowed["sourceRepos"]:
-            yield manifest.problem("spec.source.repoURL", f"{project.file} does not allow it", "allow it there")
-        if spec["destination"] not in allowed["destinations"]:
-            yield manifest.problem("spec.destination", f"{project.file} does not allow it", "allow it there")
-        kinds = {(entry["group"], entry["kind"]) for entry in allowed["namespaceResourceWhitelist"]}
+        kinds = {(entry["group"], entry["kind"]) for entry in project.body["spec"]["namespaceResourceWhitelist"]}
         released = [m for m in tree.manifests if m.file.startswith(f"{RELEASES} ({spec['source']['path']}/")]
         if not released:
             yield manifest.problem("spec.source.path", "a release puts nothing there", "correct the path")
@@ -1125,6 +1123,7 @@ RULES = [
     Rule("images", "each image is one that versions.yaml pins", _images),
     Rule("namespaces", "each namespace is made by a manifest, or by an installation", _namespaces),
     Rule("applications", "Argo CD may deploy what a release writes, and reads it where it is written", _applications),
+    *(Rule(*row) for row in lint_applications.RULES),
     Rule("image-versions", "no image is `latest` or without a version", _image_versions),
     Rule("secret-data", "no Secret in Git holds data", _secret_data),
     Rule("host", "no pod has a path, a network or the rights of its node", _host),

@@ -20,6 +20,9 @@ from hera.workflows import WorkflowTemplate
 from pipelines import __version__, secret_values
 from pipelines import platform as settings
 from pipelines.templates import (
+    applications,
+    argocd,
+    certificates,
     ci,
     cluster,
     ct,
@@ -35,6 +38,7 @@ from pipelines.templates import (
     verify,
 )
 from pipelines.templates._parts import Images
+from pipelines.templates.base import guarded
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = "versions.yaml"
@@ -43,7 +47,8 @@ OWNED = (
     "namespaces",
     "argo-workflows",
     "argo-events",
-    "argocd/projects",
+    "argocd",
+    "cert-manager",
     "applications/services",
     "applications/storage",
 )
@@ -55,7 +60,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     platform = settings.load(file)
     pins = yaml.safe_load(versions.read_text())
     images = Images(**pins["images"])
-    components = {name: str(version) for name, version in pins["components"].items()}
+    components = {name: str(pin) for part in ("components", "charts") for name, pin in pins.get(part, {}).items()}
     templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, list[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
@@ -86,7 +91,9 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     for name, objects in installs.events(platform, components["argo-events"]).items():
         files[f"argo-events/{name}"] = objects
     for name, objects in cluster.accounts().items():
-        files[f"mlops/accounts/{name}.yaml"] = objects
+        # the bus and the sources start in an earlier wave than the pipelines
+        folder = "argo-events/sources" if name.startswith("argo-events") else "mlops/accounts"
+        files[f"{folder}/{name}.yaml"] = objects
     files["mlops/accounts/people.yaml"] = people.manifests(platform)
     files["argo-events/sources/eventbus.yaml"] = [events.event_bus(platform)]
     files[f"argo-events/sources/{platform.git.provider}.yaml"] = [events.hooks_source(platform)]
@@ -105,8 +112,14 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
             files[f"applications/services/{where}/application.yaml"] = [
                 cluster.application(platform, service.name, environment)
             ]
+    files |= argocd.install(platform, components)
+    files["cert-manager/issuers/issuers.yaml"] = certificates.issuers(platform)
+    files = {name: guarded(objects) for name, objects in files.items()}
+    files["argocd/projects/platform.yaml"] = [applications.project(platform, files)]
+    files |= applications.applications(platform, components, files)
     texts = {name: HEADER + _text(objects) for name, objects in files.items()}
     texts["docs/secrets.md"] = secret_values.markdown()
+    texts["docs/waves.md"] = applications.markdown(files)
     texts["docs/platform.md"] = settings.markdown()
     texts["docs/platform.schema.json"] = json.dumps(settings.schema(), indent=1) + "\n"
     return texts

@@ -14,6 +14,9 @@ NAMESPACE = "argocd"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?<=.)")
 
+# for whoever deploys the Application itself; other annotations of Argo CD would change what we do
+ABOVE = ("argocd.argoproj.io/sync-wave", "argocd.argoproj.io/ignore-healthcheck", sync.TRACKING)
+
 SHAPE: dict[str, Any] = {
     "apiVersion!": {"argoproj.io/v1alpha1"},
     "kind!": {"Application"},
@@ -53,8 +56,7 @@ def check(obj: Object) -> list[Problem]:
 def _details(app: Object) -> Iterator[Problem]:
     spec, annotations = app["spec"], app["metadata"].get("annotations", {})
     for key in annotations:
-        # waves are for whoever deploys the Application itself; the others would change what we do
-        if key.startswith("argocd.argoproj.io/") and key not in ("argocd.argoproj.io/sync-wave", sync.TRACKING):
+        if key.startswith("argocd.argoproj.io/") and key not in ABOVE:
             yield Problem(f"metadata.annotations.{key}", "is not supported")
     if path_of(spec["source"]["path"]) is None:
         yield Problem("spec.source.path", "must be a directory inside the repository")

@@ -48,6 +48,9 @@ SERVED, STORE = "Deployment/digits-dev/digits", "Deployment/storage/storage"
 PROJECT, APPLICATION = "AppProject/argocd/services", "Application/argocd/digits-dev"
 EXECUTOR = "Secret/mlops-build/executor.service-account-token"
 ENDPOINTS = "ConfigMap/mlops-build/endpoints"
+PLATFORM, PIPELINES, ITSELF = "AppProject/argocd/platform", "Application/argocd/mlops", "Application/argocd/argocd"
+CERTIFICATES = "Application/argocd/cert-manager"
+NOTES, WAVE, SYNC = ("metadata", "annotations"), "argocd.argoproj.io/sync-wave", "argocd.argoproj.io/sync-options"
 CONTROLLER = "ConfigMap/argo/workflow-controller-configmap"
 CLAIM = ("spec", "templates", "claim")
 TEST = ("spec", "templates", "test")
@@ -248,16 +251,39 @@ BROKEN = [
     ),
     Broken("namespaces", SENSOR, (*RESOURCE, "metadata", "namespace"), "ml", "nothing makes the namespace 'ml'"),
     Broken("namespaces", APPLICATION, ("spec", "destination", "namespace"), "x", "spec.destination.namespace: nothing"),
-    Broken("applications", APPLICATION, ("spec", "project"), "default", "no AppProject default"),
-    Broken("applications", APPLICATION, ("spec", "source", "repoURL"), "https://github.com/a/b", "does not allow it"),
     Broken(
         "applications", APPLICATION, ("spec", "source", "path"), "services/digit/dev", "a release puts nothing there"
     ),
-    Broken(
-        "applications", PROJECT, ("spec", "destinations"), [], "spec.destination: argocd/projects/services.yaml does"
-    ),
     Broken("applications", PROJECT, ("spec", "namespaceResourceWhitelist", 0), GONE, "does not allow Deployment"),
     Broken("applications", PROJECT, ("spec", "namespaceResourceWhitelist", 4), GONE, "does not allow HorizontalPodA"),
+    Broken("projects", APPLICATION, ("spec", "project"), "default", "project default allows everything"),
+    Broken("projects", PIPELINES, ("spec", "project"), "plattform", "plattform: no such AppProject"),
+    Broken("projects", APPLICATION, ("spec", "source", "repoURL"), "https://github.com/a/b", "does not allow it"),
+    Broken("projects", CERTIFICATES, ("spec", "source", "repoURL"), "https://charts.example.com", "does not allow it"),
+    Broken("projects", PROJECT, ("spec", "destinations"), [], "spec.destination: argocd/projects/services.yaml does"),
+    Broken("allowed", PLATFORM, ("spec", "clusterResourceWhitelist", 0), GONE, "does not allow Namespace"),
+    Broken(
+        "allowed", "ConfigMap/mlops/endpoints", ("metadata", "namespace"), "kube-system", "the namespace kube-system"
+    ),
+    Broken("waves", PIPELINES, (*NOTES, WAVE), "0", "wave 0 does not come after argo-workflows"),
+    Broken("waves", PIPELINES, NOTES, GONE, "wave 0 does not come after event-sources"),
+    Broken("waves", PIPELINES, ("metadata", "name"), "pipelines", "nothing says what it needs"),
+    Broken("paths", PIPELINES, ("spec", "source", "path"), "mlop", "mlop/ holds no object"),
+    Broken("paths", PIPELINES, ("spec", "source", "directory"), GONE, "its subfolders are not read"),
+    Broken("paths", ITSELF, ("spec", "source", "directory"), {"recurse": True}, "not for a folder with a kustom"),
+    Broken(
+        "deployed",
+        PIPELINES,
+        ("spec", "source", "path"),
+        "mlops/templates",
+        "mlops.yaml: file: Argo CD will never deploy",
+    ),
+    Broken("owners", "ConfigMap/digits-dev/endpoints", ("metadata", "namespace"), "mlops", "mlops deploys the same"),
+    Broken("guarded", "Namespace//mlops", NOTES, GONE, "would delete this Namespace"),
+    Broken("guarded", "EventBus/argo-events/default", (*NOTES, SYNC), "Prune=true", "would delete this EventBus"),
+    Broken("bounded", PIPELINES, ("spec", "syncPolicy", "retry", "limit"), -1, "-1 retries"),
+    Broken("bounded", PIPELINES, ("spec", "syncPolicy", "retry"), GONE, "0 retries"),
+    Broken("bounded", "Application/argocd/root", ("spec", "syncPolicy", "automated"), GONE, "nobody would sync it"),
     Broken("image-versions", CI, (*CLAIM, "container", "image"), "ghcr.io/trainyard/pipelines", "another one tomorrow"),
     Broken("image-versions", CI, (*CLAIM, "container", "image"), "localhost:5000/pipelines", "another one tomorrow"),
     Broken("image-versions", STORE, (*POD, "containers", 0, "image"), "storage:latest", "storage:latest"),
@@ -454,6 +480,22 @@ def test_a_rule_stops_what_it_is_there_for(committed, broken):
     (rule,) = (rule for rule in lint.RULES if rule.name == broken.rule)
     told = [f"{p.file}: {p.field}: {p.what} → {p.todo}" for _, p in lint.problems(tree, [rule])]
     assert any(broken.told in line for line in told), told
+
+
+def test_a_kustomization_that_names_nothing_holds_no_object(committed):
+    tree = copy.deepcopy(committed)
+    (manifest,) = (m for m in tree.manifests if m.file == "argocd/install/kustomization.yaml")
+    manifest.body["resources"] = []
+    told = [problem.what for _, problem in lint.problems(tree, [r for r in lint.RULES if r.name == "paths"])]
+    assert told == ["argocd/install/ holds no object"]
+
+
+def test_upstreams_crds_are_guarded(committed):
+    tree = copy.deepcopy(committed)
+    (manifest,) = (m for m in tree.manifests if m.file == "argocd/install/kustomization.yaml")
+    manifest.body["patches"].pop()
+    ((_, problem),) = lint.problems(tree, [r for r in lint.RULES if r.name == "guarded"])
+    assert "would delete upstream's CRDs" in problem.what
 
 
 def test_each_rule_has_something_that_it_stops():
