@@ -23,6 +23,7 @@ from pipelines import platform as settings
 from pipelines.errors import YardError
 from pipelines.manifests import SETTINGS, config_digest, release_files
 from pipelines.registry import AXES, Lock
+from pipelines.templates import addons
 from pipelines.templates._parts import TO
 from pipelines.templates.namespaces import POD_SECURITY, POD_SECURITY_VERSION
 from pipelines.templates.pod_security import LEVELS, offences
@@ -33,11 +34,13 @@ LARGEST = 5 * 1024 * 1024  # bytes of a file in Git
 RELEASES = "pipelines/manifests.py"  # what makes the files of a release, which stand in another repository
 SERVICES = "<service>-<environment>"  # any namespace that an Application deploys to
 
-INSTALLED = {"kube-system"}  # namespaces that come with the cluster
+INSTALLED = {"kube-system", "cnpg-system"}  # namespaces that come with the cluster, and with an operator
 
 # pods of upstream's installations that policies speak of: namespace → labels
 UPSTREAM = {
-    "argo": ({"app": "argo-server"}, {"app": "workflow-controller"}),
+    "argo": ({"app": "argo-server"}, {"app": "workflow-controller"}, {"cnpg.io/cluster": "archive"}),
+    "harbor": ({"cnpg.io/cluster": "harbor"},),
+    "monitoring": ({"app.kubernetes.io/name": "prometheus"},),
     "argo-events": ({"app": "controller-manager"},),
     "cert-manager": ({"app": "webhook"},),
 }
@@ -60,6 +63,10 @@ SECRETS: dict[str, tuple[str, set[str]]] = {
 # what a person puts beside a service: the variables that its mlops.yaml names under `secrets`
 SERVICE_SECRETS = "-secrets"
 
+# what an add-on asks for beside those, or a controller of it makes: (namespace, Secret, key)
+ADDON_SECRETS = {(secret.namespace, secret.name, key) for secret in addons.secrets() for key in secret.keys}
+VALUES = "values.yaml"  # of a chart: no manifest
+
 # (rule, file, field) → why it may be so
 _CT, _RELEASE = "mlops/templates/ct.yaml", "mlops/templates/release.yaml"
 EXCEPTIONS: dict[tuple[str, str, str], str] = {
@@ -71,6 +78,21 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("unused", _RELEASE, "spec.arguments.parameters[attempt]"): "`yard rerun` reads it from the Workflow",
     ("unused", _RELEASE, "spec.arguments.parameters[delivery]"): "every event's delivery is told to its Workflow",
     ("unused", "mlops/templates/verify.yaml", "spec.arguments.parameters[delivery]"): "the same",
+    **{
+        ("default-deny", f"applications/{name}/namespace.yaml", "metadata.name"): why
+        for name, why in {
+            "gpu": "pods of upstream's chart, which nobody calls",
+            "nfs": "they have the node's own network, which no policy holds",
+            "harbor": "who calls it is said; out, it fetches images and lists of weaknesses from anywhere",
+            "monitoring": "who calls it is said; out, it asks every part, and tells whom a person names",
+            "tunnel": "who calls it is said; out, it reaches Cloudflare, whose addresses change",
+        }.items()
+    },
+    **{
+        ("pod-security", f"applications/{name}/namespace.yaml", f"metadata.labels.{POD_SECURITY}/{mode}"): why
+        for name, why in {"gpu": "hands out the node's devices", "nfs": "mounts for the node"}.items()
+        for mode in ("enforce", "audit", "warn")
+    },
     ("default-deny", "namespaces/argocd.yaml", "metadata.name"): "upstream's installation says who may call whom there",
     **{
         (
@@ -173,6 +195,8 @@ def load(root: Path = ROOT) -> Tree:
     manifests = []
     for path in sorted(path for owned in OWNED for path in (root / owned).rglob("*.yaml")):
         name = path.relative_to(root).as_posix()
+        if path.name == VALUES:
+            continue
         try:
             manifests += [Manifest(name, body) for body in yaml.safe_load_all(path.read_text()) if body]
         except yaml.YAMLError as error:
@@ -278,8 +302,11 @@ def _tasks(flow: Flow) -> Iterator[tuple[Body, str, Body]]:
 
 
 def _pods(tree: Tree) -> Iterator[Pod]:
-    for manifest in tree.of("Deployment", "StatefulSet", "DaemonSet", "Job"):
-        template, field = manifest.body["spec"]["template"], "spec.template.spec"
+    for manifest in tree.of("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"):
+        job, field = manifest.body["spec"], "spec.template.spec"
+        if manifest.kind == "CronJob":
+            job, field = job["jobTemplate"]["spec"], "spec.jobTemplate.spec.template.spec"
+        template = job["template"]
         spec = template["spec"]
         containers = [
             (f"{field}.{kind}[{body['name']}]", body)
@@ -335,7 +362,11 @@ _KINDS = {
     *("HorizontalPodAutoscaler", "Kustomization", "LimitRange", "Namespace", "NetworkPolicy", "PersistentVolumeClaim"),
     *("PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount"),
     "WorkflowTemplate",
+    # of the add-ons. The operators' own pods are made by them: their images are looked at, and what they ask for
+    *("Alertmanager", "Certificate", "Cluster", "ClusterRole", "ClusterRoleBinding", "CronJob", "Ingress", "Issuer"),
+    *("Job", "PodMonitor", "Prometheus", "PrometheusRule", "ServiceMonitor", "StorageClass"),
 }
+_OPERATED = {"Alertmanager": "image", "Cluster": "imageName", "Prometheus": "image"}  # kind → where its image stands
 _VOLUMES = {"name", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret"}
 
 
@@ -443,6 +474,7 @@ def _task_arguments(tree: Tree) -> Iterator[Problem]:
 _TAG = re.compile(r"\{\{(.*?)\}\}")
 _OUTPUT = re.compile(r"tasks\.([\w-]+)\.outputs\.(parameters|artifacts)\.([\w-]+)")
 _EXPRESSION = re.compile(r"""tasks\[['"]([\w-]+)['"]\]""")
+_OF_THE_NODE = {"status", "exitCode", "duration", "retries"}  # what a template's metrics may count by
 _WORKFLOW = re.compile(r"workflow\.(name|namespace|uid|status|serviceAccountName|creationTimestamp|duration|failures)")
 
 
@@ -458,6 +490,8 @@ def _tags(tree: Tree) -> Iterator[Problem]:
                     plain = _EXPRESSION.sub(r"tasks.\1", text)
                     tags += [found[0] for found in _OUTPUT.finditer(plain)]
                 for tag in tags:
+                    if ".metrics." in field and tag in _OF_THE_NODE:
+                        continue
                     if not _resolves(tag, flow, template):
                         todo = "name an input, an argument, or an output of a task beside it"
                         yield flow.manifest.problem(field, f"{{{{{tag}}}}} stands for nothing", todo)
@@ -533,7 +567,7 @@ def _secrets(tree: Tree) -> Iterator[Problem]:
         where = SERVICES if namespace in tree.destinations() else namespace
         if where == SERVICES and manifest.kind == "Deployment" and name == f"{manifest.name}{SERVICE_SECRETS}":
             continue
-        if key != wanted or where not in places:
+        if (key != wanted or where not in places) and (namespace, name, key) not in ADDON_SECRETS:
             what = f"Secret {name}, key {key or '?'}, in namespace {namespace}: nobody is told to make it"
             yield manifest.problem(field, what, "correct it, or add it to SECRETS here and to docs/architecture.md")
 
@@ -578,12 +612,36 @@ def _controllers(tree: Tree) -> Iterator[Manifest]:
     return (manifest for manifest in tree.of("ConfigMap") if manifest.name == "workflow-controller-configmap")
 
 
+def _default_class(tree: Tree) -> Iterator[Problem]:
+    key = "storageclass.kubernetes.io/is-default-class"
+    for manifest in tree.of("StorageClass"):
+        if manifest.body["metadata"].get("annotations", {}).get(key) != "false":
+            what = "volumes that ask for no class could be made of it"
+            yield manifest.problem(f"metadata.annotations[{key}]", what, 'write "false": k3s has a default class')
+
+
+def _ingresses(tree: Tree) -> Iterator[Problem]:
+    for manifest in tree.of("Ingress"):
+        spec = manifest.body["spec"]
+        secured = {host for entry in spec.get("tls", []) for host in entry["hosts"]}
+        for rule in spec["rules"]:
+            if rule["host"] not in secured:
+                yield manifest.problem(f"spec.rules[{rule['host']}]", "it answers without TLS", "add the host to tls")
+            for path in rule["http"]["paths"]:
+                backend = path["backend"]["service"]
+                service = tree.one("Service", manifest.namespace, backend["name"])
+                ports = {port["port"] for port in service.body["spec"]["ports"]} if service else set()
+                if backend["port"]["number"] not in ports:
+                    what = f"no Service {backend['name']} has a port {backend['port']['number']}"
+                    yield manifest.problem(f"spec.rules[{rule['host']}]", what, "correct the name or the port")
+
+
 def _accounts(tree: Tree) -> Iterator[Problem]:
     for manifest, field, namespace, name in _account_uses(tree):
         if not tree.one("ServiceAccount", namespace, name):
             what = f"there is no ServiceAccount {name} in namespace {namespace}"
             yield manifest.problem(field, what, "correct it, or add the account to mlops/accounts (cluster.py)")
-    for binding in tree.of("RoleBinding"):
+    for binding in tree.of("RoleBinding", "ClusterRoleBinding"):
         role = binding.body["roleRef"]
         if not tree.one(role["kind"], binding.namespace if role["kind"] == "Role" else "", role["name"]):
             yield binding.problem("roleRef", f"there is no {role['kind']} {role['name']}", "correct the name")
@@ -755,6 +813,9 @@ def _image_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str]]:
             image = container.get("image", "")
             if not re.fullmatch(r"\{\{[^{}]*\}\}", image):
                 yield pod.manifest, f"{field}.image", image
+    for manifest in tree.of(*_OPERATED):
+        key = _OPERATED[manifest.kind]
+        yield manifest, f"spec.{key}", manifest.body["spec"].get(key, "")
     for manifest in tree.of("ConfigMap"):
         for key, value in manifest.body.get("data", {}).items():
             if key.endswith("_IMAGE"):
@@ -839,6 +900,7 @@ def _resources(tree: Tree) -> Iterator[Problem]:
     pods = [*_pods(tree), *_made_pods(tree)]
     found = [(pod.manifest, field, container) for pod in pods for field, container in pod.containers]
     found += [(m, "data.executor", yaml.safe_load(m.body["data"]["executor"])) for m in _controllers(tree)]
+    found += [(m, "spec", m.body["spec"]) for m in tree.of(*_OPERATED)]
     for manifest, field, container in found:
         resources = container.get("resources", {})
         if not {"cpu", "memory"} <= resources.get("requests", {}).keys() or "memory" not in resources.get("limits", {}):
@@ -1066,6 +1128,8 @@ RULES = [
     ),
     Rule("mounts", "what a container mounts is a volume of its pod, and what is in it exists", _mounts),
     Rule("services", "Services, budgets and Deployments select pods that exist, on ports that these open", _services),
+    Rule("ingresses", "an Ingress leads to a Service that is here, and has TLS", _ingresses),
+    Rule("default-class", "no storage class of ours becomes the cluster's default", _default_class),
     Rule("addresses", "an address inside the cluster is that of a Service that is here, with its port", _addresses),
     Rule("images", "each image is one that versions.yaml pins", _images),
     Rule("namespaces", "each namespace is made by a manifest, or by an installation", _namespaces),

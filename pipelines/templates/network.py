@@ -43,7 +43,8 @@ def _namespace(name: str) -> Manifest:
 
 INGRESS_CONTROLLER = _pods({"app.kubernetes.io/name": "traefik"}, "kube-system")
 INGRESS_PORTS = (8000, 8443)  # where k3s' Traefik listens behind 80 and 443
-MONITORING = _namespace("monitoring")
+MONITORING = _pods({"app.kubernetes.io/name": "prometheus"}, "monitoring")
+DATABASE = {"cnpg.io/cluster": "archive"}  # the pods of applications/postgresql
 BUS, SOURCE, SENSOR = ({"controller": f"{kind}-controller"} for kind in ("eventbus", "eventsource", "sensor"))
 ANYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}
 OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, LINK_LOCAL]}}
@@ -119,7 +120,7 @@ def argo(platform: Platform) -> list[Manifest]:
     """Argo Workflows: people come in through the Ingress. The server reads logs in the store, asks who somebody is (an
     address outside, or Argo CD's behind the Ingress), and both keep the archive in the database.
     """
-    where, archive = "argo", _to([_namespace("postgresql")], 5432)
+    where, archive = "argo", _to([_pods(DATABASE)], 5432)
     return [
         _deny(where),
         _allow("all", where, {}, egress=[_dns(), _api(), archive]),

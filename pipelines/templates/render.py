@@ -20,6 +20,7 @@ from hera.workflows import WorkflowTemplate
 from pipelines import __version__
 from pipelines import platform as settings
 from pipelines.templates import (
+    addons,
     ci,
     cluster,
     controller,
@@ -30,7 +31,6 @@ from pipelines.templates import (
     network,
     reconcile,
     release,
-    storage,
     verify,
 )
 from pipelines.templates._parts import Images
@@ -44,7 +44,7 @@ OWNED = (
     "argo-events/sources",
     "argocd/projects",
     "applications/services",
-    "applications/storage",
+    *addons.OWNED,
 )
 HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
 
@@ -52,7 +52,8 @@ HEADER = "# Generated from pipelines/templates and platform.yaml: change those, 
 def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) -> dict[str, str]:
     """Path → text of every generated file, from a `platform.yaml` and a `versions.yaml`."""
     platform = settings.load(file)
-    images = Images(**yaml.safe_load(versions.read_text())["images"])
+    pinned = yaml.safe_load(versions.read_text())
+    images = Images(**{name: pinned["images"][name] for name in Images._fields})
     templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, list[Any]] = {
         f"mlops/templates/{name}.yaml": [t.to_dict()] for name, t in templates.items() if name
@@ -85,8 +86,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     files["argo-events/sources/github.yaml"] = [events.github_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
     files["argocd/projects/services.yaml"] = [cluster.project(platform)]
-    files["applications/storage/storage.yaml"] = storage.manifests(platform, images)
-    files["applications/storage/kustomization.yaml"] = [storage.kustomization()]
+    files |= addons.files(platform, images, addons.Pins.of(pinned))
     for service in platform.services:
         for environment in service.environments:
             where = f"{service.name}-{environment}"
@@ -99,6 +99,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
                 cluster.application(platform, service.name, environment)
             ]
     texts = {name: HEADER + _text(objects) for name, objects in files.items()}
+    texts["docs/addons.md"] = addons.markdown(addons.Pins.of(pinned))
     texts["docs/platform.md"] = settings.markdown()
     texts["docs/platform.schema.json"] = json.dumps(settings.schema(), indent=1) + "\n"
     return texts

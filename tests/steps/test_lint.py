@@ -42,6 +42,10 @@ PROJECT, APPLICATION = "AppProject/argocd/services", "Application/argocd/digits-
 EXECUTOR = "Secret/mlops-build/executor.service-account-token"
 ENDPOINTS = "ConfigMap/mlops-build/endpoints"
 CONTROLLER = "ConfigMap/argo/workflow-controller-configmap"
+GRAFANA, DEFAULT = "Ingress/monitoring/grafana", "storageclass.kubernetes.io/is-default-class"
+PATH = ("spec", "rules", 0, "http", "paths", 0, "backend", "service")
+ARCHIVE, BACKUP = "Cluster/argo/archive", "CronJob/argo/backup-archive"
+CRON_POD = ("spec", "jobTemplate", "spec", "template", "spec")
 CLAIM = ("spec", "templates", "claim")
 TEST = ("spec", "templates", "test")
 BUILD = ("spec", "templates", "build")
@@ -140,6 +144,7 @@ BROKEN = [
     ),
     Broken("secrets", SERVED, (*TOKEN, "name"), "cats-secrets", "Secret cats-secrets, key TOKEN, in namespace digits"),
     Broken("secrets", BUS, ("spec", "webhook", "built", "authSecret", "name"), "token", "Secret token"),
+    Broken("secrets", BACKUP, (*CRON_POD, "volumes", "backup", "secret", "secretName"), "registry", "archive.yaml"),
     Broken(
         "secrets",
         CONTROLLER,
@@ -173,6 +178,7 @@ BROKEN = [
         "no ServiceAccount sensor in",
     ),
     Broken("accounts", "Role/mlops-build/sensor", (), GONE, "there is no Role sensor"),
+    Broken("accounts", "ClusterRole//trainyard-prometheus", (), GONE, "no ClusterRole trainyard-prometheus"),
     Broken("executors", CI, ("spec", "executor"), GONE, "the account of the code that it runs"),
     Broken("executors", EXECUTOR, (), GONE, "no Secret executor.service-account-token"),
     Broken("executors", EXECUTOR, ("metadata", "annotations"), {}, "no Secret executor.service-account-token"),
@@ -209,6 +215,11 @@ BROKEN = [
     Broken("services", STORE, ("spec", "template", "metadata", "labels"), {"app": "x"}, "storage.yaml: spec.selector"),
     Broken("services", STORE, (*POD, "containers", 0, "ports"), [], "storage does not listen on 4443"),
     Broken("services", BUS, ("spec", "webhook", "built", "port"), "12002", "listens on 12002"),
+    Broken("ingresses", GRAFANA, ("spec", "tls"), [], "it answers without TLS"),
+    Broken("ingresses", GRAFANA, (*PATH, "name"), "graphana", "no Service graphana has a port 3000"),
+    Broken("ingresses", GRAFANA, (*PATH, "port", "number"), 80, "no Service grafana has a port 80"),
+    Broken("default-class", "StorageClass//nfs", ("metadata", "annotations", DEFAULT), "true", "ask for no class"),
+    Broken("default-class", "StorageClass//nfs", ("metadata", "annotations"), GONE, "ask for no class"),
     Broken(
         "addresses", BUS, ("spec", "service", "ports", 0, "port"), 80, "EVENTS_URL: no Service is stages-eventsource"
     ),
@@ -222,6 +233,7 @@ BROKEN = [
     Broken(
         "images", CI, (*CLAIM, "container", "image"), "ghcr.io/trainyard/pipelines:0.0.9", "is not in versions.yaml"
     ),
+    Broken("images", ARCHIVE, ("spec", "imageName"), "postgres:18", "postgres:18 is not in versions.yaml"),
     Broken(
         "images", SERVED, (*POD, "initContainers", 0, "image"), "busybox:1.37", "busybox:1.37 is not in versions.yaml"
     ),
@@ -270,6 +282,7 @@ BROKEN = [
     ),
     Broken("resources", SENSOR, ("spec", "template", "container"), GONE, "spec.template.container.resources"),
     Broken("resources", CONTROLLER, ("data", "executor"), "securityContext: {}", "data.executor.resources"),
+    Broken("resources", ARCHIVE, ("spec", "resources"), GONE, "archive.yaml: spec.resources"),
     Broken("probes", STORE, (*POD, "containers", 0, "livenessProbe"), GONE, "livenessProbe: nobody asks"),
     Broken("probes", SERVED, (*POD, "containers", 0, "readinessProbe"), GONE, "readinessProbe: nobody asks"),
     Broken("budgets", "PodDisruptionBudget/digits-dev/digits", (), GONE, "deployment.yaml): spec.replicas"),
@@ -387,6 +400,7 @@ BROKEN = [
         {"cpu": "1"},
         "may take all of a node",
     ),
+    Broken("non-root", BACKUP, (*CRON_POD, "securityContext", "runAsUser"), 0, "initContainers[dump]"),
     Broken("file-size", GIT, ("docs/video.mp4",), 5 * 1024 * 1024 + 1, "docs/video.mp4: size: 5.0 MiB"),
 ]
 
