@@ -248,7 +248,7 @@ class Nfs(Strict):
 
 
 class Backup(Strict):
-    """Copies of the cluster's objects and databases."""
+    """Copies of the databases."""
 
     bucket: Bucket = _option("where copies go", "acme-backup")
     schedule: Annotated[str, AfterValidator(_schedule)] = _option("when, in UTC", "0 1 * * *", "0 3 * * *")
@@ -264,7 +264,9 @@ class Addons(Strict):
     monitoring: bool = _option("Prometheus, rules and dashboards", True, False)
     storage: bool = _option("an object store in the cluster, for development", True, False)
     tunnel: bool = _option("webhooks through a Cloudflare tunnel, for a box without a public address", True, False)
-    backup: Backup | None = _option("copies on a schedule", {"bucket": "acme-backup"}, None)
+    backup: Backup | None = _option(
+        "copies of the databases, on a schedule; needs `postgresql`", {"bucket": "acme-backup"}, None
+    )
 
     def on(self) -> list[str]:
         """The names of those that are on."""
@@ -274,6 +276,8 @@ class Addons(Strict):
     def _needs(self) -> Addons:
         if self.harbor and not self.postgresql:
             raise mistake("harbor needs a database", "add postgresql: true", "harbor")
+        if self.backup and not self.postgresql:
+            raise mistake("there is no database to copy", "add postgresql: true, or remove backup", "backup")
         return self
 
 
@@ -300,7 +304,7 @@ class Platform(Strict):
 
     apiVersion: Literal["trainyard/v1"] = _option("the format of this file", "trainyard/v1")
     domain: Annotated[str, AfterValidator(_domain)] = _option(
-        "the platform answers at `argo.`, `argocd.`, `hooks.` and `harbor.` of it", "ml.example.com"
+        "the platform answers at `argo.`, `argocd.`, `hooks.`, `harbor.` and `grafana.` of it", "ml.example.com"
     )
     repository: Repository = _option(
         "this repository, which Argo CD reads and the pipeline cannot write", "acme/platform"
@@ -342,6 +346,8 @@ class Platform(Strict):
             twice = next((value for value in values if values.count(value) > 1), None)
             if twice:
                 raise mistake(f"the {what} {twice!r} is used twice", f"every {at[:-1]} has its own", at)
+        if self.addons.gpu and not any(node.gpu for node in self.nodes):
+            raise mistake("no node has a GPU", "add gpu: true to one, or remove addons.gpu", "nodes")
         for role in ("train", "serve"):
             if not any(role in node.roles for node in self.nodes):
                 raise mistake(f"no node may {role}", f"add {role} to the roles of one", "nodes")

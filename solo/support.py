@@ -107,6 +107,7 @@ _WORKFLOW = " ".join(
 _WORKFLOW_NOTED = {
     **_POD_NOTED,
     "solo keeps each pod's log until the Workflow is deleted": "archiveLogs podGC.…",
+    "nothing on this machine collects numbers": "metrics.… templates[].metrics.…",
 }
 
 
@@ -201,6 +202,7 @@ RULES: list[Rule] = [
     Rule("ConfigMap", "honoured", "data.* binaryData.*"),
     Rule("Secret", "honoured", "type data.* stringData.*"),
     Rule("ServiceAccount", "noted", "automountServiceAccountToken", ISOLATION),
+    Rule("ServiceAccount", "noted", "imagePullSecrets[].name", "an image is on this host or it is not"),
     Rule("Role RoleBinding ClusterRole ClusterRoleBinding", "noted", "rules[].… roleRef.… subjects[].…", GUARD),
     Rule("NetworkPolicy", "noted", "spec.…", "a process has the network of this machine"),
     Rule("Namespace", "honoured", "spec.…"),

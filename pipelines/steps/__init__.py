@@ -23,4 +23,6 @@ MODULES = {
     "revert": "verify",
     "reconcile": "reconcile",
     "fetch": "fetch",
+    "harbor": "harbor",
+    "backup": "backup",
 }

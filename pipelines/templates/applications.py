@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pipelines.platform import Platform
-from pipelines.templates import argocd, capacity, certificates
+from pipelines.templates import addons, argocd, capacity, certificates
 from pipelines.templates.base import KEPT, SYNC_OPTIONS, Manifest
 
 Files = Mapping[str, Iterable[Manifest]]  # path → objects
@@ -113,7 +113,32 @@ COMPONENTS = (
 FIRST = ("projects", "namespaces", "argocd")
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 # by their name in platform.yaml; each has a folder below applications/
-ADDONS = (Component("storage", "an object store, for development", "storage", "applications/storage", ("argocd",)),)
+_WORDS = {
+    "storage": "an object store, for development",
+    "postgresql": "databases",
+    "nfs": "volumes on an NFS server",
+    "gpu": "NVIDIA's device plugin",
+    "harbor": "a container registry",
+    "monitoring": "metrics, rules and dashboards",
+    "tunnel": "webhooks without a public address",
+    "backup": "copies of the databases",
+}
+_BRINGS = {
+    "postgresql": (("", "Namespace"), _CRDS, _ROLES, _BINDINGS, *_WEBHOOKS),
+    "monitoring": (_CRDS, _ROLES, _BINDINGS),
+    "nfs": (("storage.k8s.io", "CSIDriver"), _ROLES, _BINDINGS),
+    "gpu": (_CRDS, _ROLES, _BINDINGS),
+}
+
+
+def _addon(addon: addons.Addon) -> Component:
+    after = "mlops" if addon.wave > 0 else "argocd"
+    chart = addon.chart and Chart(addon.chart.name, addon.chart.repository, addon.chart.name, None, addon.chart.release)
+    folder, brings = f"applications/{addon.name}", _BRINGS.get(addon.name, ())
+    return Component(addon.name, _WORDS[addon.name], addon.destination, folder, (after, *addon.needs), chart, brings)
+
+
+ADDONS = tuple(_addon(addon) for addon in addons.ADDONS.values())
 
 
 def components(platform: Platform, files: Files) -> list[Component]:

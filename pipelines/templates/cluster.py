@@ -16,6 +16,7 @@ from pipelines.templates.namespaces import RUNS
 
 Manifest = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io/v1"
+PULL = "registry-pull"
 
 
 def endpoints(platform: Platform, namespace: str) -> Manifest:
@@ -46,7 +47,8 @@ def accounts() -> dict[str, list[Manifest]]:
     files: dict[str, list[Manifest]] = {}
     for where in RUNS:
         files[f"{where}-accounts"] = [
-            _account("pipeline", where),
+            # images of a registry that asks for a login; without the Secret the others are pulled all the same
+            _account("pipeline", where) | {"imagePullSecrets": [{"name": PULL}]},
             _account("executor", where),
             # with automountServiceAccountToken off the executor takes its token from this Secret; the cluster fills it
             {

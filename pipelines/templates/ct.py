@@ -34,7 +34,7 @@ def template(images: p.Images) -> WorkflowTemplate:
         analyzes = p.platform("analyze", analyze, images)
         trains = _train()
         evaluates = p.platform("evaluate", evaluate, images, p.REGISTRY)
-        decides = p.platform("gate", gate, images, p.REGISTRY)
+        decides = p.platform("gate", gate, images, p.REGISTRY, metrics=m.Metrics(prometheus=[_refused()]))
         registers = p.platform("register", register, images, p.REGISTRY)
         announces = p.platform("accepted", accepted, images, p.STAGES)
         exit_handler("ct", to_host)
@@ -137,6 +137,17 @@ def _command(todo: Task, name: str) -> list[Parameter]:
         command=p.out(todo, f"{name}_command"),
         timeout=p.out(todo, f"{name}_timeout"),
         params=p.out(todo, "params"),
+    )
+
+
+def _refused() -> m.Prometheus:
+    """What the controller counts as `argo_workflows_trainyard_gate_refused`, for monitoring."""
+    return m.Prometheus(
+        name="trainyard_gate_refused",
+        help="Models that the gate refused, or could not decide on",
+        labels=[m.MetricLabel(key="service", value="{{inputs.parameters.service}}")],
+        when="{{status}} == Failed",
+        counter=m.Counter(value="1"),
     )
 
 

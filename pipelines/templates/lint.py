@@ -23,7 +23,7 @@ from pipelines import platform as settings
 from pipelines.errors import YardError
 from pipelines.manifests import SETTINGS, config_digest, release_files
 from pipelines.registry import AXES, Lock
-from pipelines.templates import lint_applications
+from pipelines.templates import addons, lint_applications
 from pipelines.templates._parts import TO
 from pipelines.templates.namespaces import POD_SECURITY, POD_SECURITY_VERSION
 from pipelines.templates.pod_security import LEVELS, offences
@@ -33,11 +33,13 @@ Body = dict[str, Any]
 LARGEST = 5 * 1024 * 1024  # bytes of a file in Git
 RELEASES = "pipelines/manifests.py"  # what makes the files of a release, which stand in another repository
 
-INSTALLED = {"kube-system"}  # namespaces that come with the cluster
+INSTALLED = {"kube-system", "cnpg-system"}  # namespaces that come with the cluster, and with an operator
 
 # pods of upstream's installations that policies speak of: namespace → labels
 UPSTREAM = {
-    "argo": ({"app": "argo-server"}, {"app": "workflow-controller"}),
+    "argo": ({"app": "argo-server"}, {"app": "workflow-controller"}, {"cnpg.io/cluster": "archive"}),
+    "harbor": ({"cnpg.io/cluster": "harbor"},),
+    "monitoring": ({"app.kubernetes.io/name": "prometheus"},),
     "argo-events": ({"app": "controller-manager"},),
     "cert-manager": ({"app": "webhook"},),
 }
@@ -48,6 +50,10 @@ INSTALLED_ACCOUNTS = {("argo", "argo-server")}
 
 # what a person puts beside a service: the variables that its mlops.yaml names under `secrets`
 SERVICE_SECRETS = "-secrets"
+
+# what an add-on asks for beside those, or a controller of it makes: (namespace, Secret, key)
+ADDON_SECRETS = {(secret.namespace, secret.name, key) for secret in addons.secrets() for key in secret.keys}
+VALUES = "values.yaml"  # of a chart: no manifest
 
 # (rule, file, field) → why it may be so
 _CT, _RELEASE = "mlops/templates/ct.yaml", "mlops/templates/release.yaml"
@@ -60,6 +66,21 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("unused", _RELEASE, "spec.arguments.parameters[attempt]"): "`yard rerun` reads it from the Workflow",
     ("unused", _RELEASE, "spec.arguments.parameters[delivery]"): "every event's delivery is told to its Workflow",
     ("unused", "mlops/templates/verify.yaml", "spec.arguments.parameters[delivery]"): "the same",
+    **{
+        ("default-deny", f"applications/{name}/namespace.yaml", "metadata.name"): why
+        for name, why in {
+            "gpu": "pods of upstream's chart, which nobody calls",
+            "nfs": "they have the node's own network, which no policy holds",
+            "harbor": "who calls it is said; out, it fetches images and lists of weaknesses from anywhere",
+            "monitoring": "who calls it is said; out, it asks every part, and tells whom a person names",
+            "tunnel": "who calls it is said; out, it reaches Cloudflare, whose addresses change",
+        }.items()
+    },
+    **{
+        ("pod-security", f"applications/{name}/namespace.yaml", f"metadata.labels.{POD_SECURITY}/{mode}"): why
+        for name, why in {"gpu": "hands out the node's devices", "nfs": "mounts for the node"}.items()
+        for mode in ("enforce", "audit", "warn")
+    },
     ("default-deny", "namespaces/argocd.yaml", "metadata.name"): "upstream's installation says who may call whom there",
     **{
         (
@@ -168,6 +189,8 @@ def load(root: Path = ROOT) -> Tree:
     manifests = []
     for path in sorted(path for owned in OWNED for path in (root / owned).rglob("*.yaml")):
         name = path.relative_to(root).as_posix()
+        if path.name == VALUES:
+            continue
         try:
             manifests += [Manifest(name, body) for body in yaml.safe_load_all(path.read_text()) if body]
         except yaml.YAMLError as error:
@@ -275,8 +298,11 @@ def _tasks(flow: Flow) -> Iterator[tuple[Body, str, Body]]:
 
 
 def _pods(tree: Tree) -> Iterator[Pod]:
-    for manifest in tree.of("Deployment", "StatefulSet", "DaemonSet", "Job"):
-        template, field = manifest.body["spec"]["template"], "spec.template.spec"
+    for manifest in tree.of("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"):
+        job, field = manifest.body["spec"], "spec.template.spec"
+        if manifest.kind == "CronJob":
+            job, field = job["jobTemplate"]["spec"], "spec.jobTemplate.spec.template.spec"
+        template = job["template"]
         spec = template["spec"]
         containers = [
             (f"{field}.{kind}[{body['name']}]", body)
@@ -329,12 +355,16 @@ def _pod_spec(workflow: Body, template: Body) -> Body:
 
 _KINDS = {
     *("Application", "AppProject", "ConfigMap", "CronWorkflow", "Deployment", "EventBus", "EventSource"),
-    *("HorizontalPodAutoscaler", "Ingress", "Kustomization", "LimitRange", "Namespace", "NetworkPolicy"),
+    *("HorizontalPodAutoscaler", "Kustomization", "LimitRange", "Namespace", "NetworkPolicy"),
     "PersistentVolumeClaim",
     *("PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Secret", "Sensor", "Service", "ServiceAccount"),
     "WorkflowTemplate",
     *lint_applications.KINDS,
+    # of the add-ons. The operators' own pods are made by them: their images are looked at, and what they ask for
+    *("Alertmanager", "Certificate", "Cluster", "ClusterRole", "ClusterRoleBinding", "CronJob", "Ingress", "Issuer"),
+    *("Job", "PodMonitor", "Prometheus", "PrometheusRule", "ServiceMonitor", "StorageClass"),
 }
+_OPERATED = {"Alertmanager": "image", "Cluster": "imageName", "Prometheus": "image"}  # kind → where its image stands
 _VOLUMES = {"name", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret"}
 
 
@@ -442,6 +472,7 @@ def _task_arguments(tree: Tree) -> Iterator[Problem]:
 _TAG = re.compile(r"\{\{(.*?)\}\}")
 _OUTPUT = re.compile(r"tasks\.([\w-]+)\.outputs\.(parameters|artifacts)\.([\w-]+)")
 _EXPRESSION = re.compile(r"""tasks\[['"]([\w-]+)['"]\]""")
+_OF_THE_NODE = {"status", "exitCode", "duration", "retries"}  # what a template's metrics may count by
 _WORKFLOW = re.compile(r"workflow\.(name|namespace|uid|status|serviceAccountName|creationTimestamp|duration|failures)")
 
 
@@ -457,6 +488,8 @@ def _tags(tree: Tree) -> Iterator[Problem]:
                     plain = _EXPRESSION.sub(r"tasks.\1", text)
                     tags += [found[0] for found in _OUTPUT.finditer(plain)]
                 for tag in tags:
+                    if ".metrics." in field and tag in _OF_THE_NODE:
+                        continue
                     if not _resolves(tag, flow, template):
                         todo = "name an input, an argument, or an output of a task beside it"
                         yield flow.manifest.problem(field, f"{{{{{tag}}}}} stands for nothing", todo)
@@ -531,7 +564,8 @@ def _secrets(tree: Tree) -> Iterator[Problem]:
         of_service = namespace in tree.destinations() and manifest.kind == "Deployment"
         if of_service and name == f"{manifest.name}{SERVICE_SECRETS}" and key:
             continue
-        if secret_values.Place(namespace, name, key) not in tree.secrets:
+        place = secret_values.Place(namespace, name, key)
+        if place not in tree.secrets and (namespace, name, key) not in ADDON_SECRETS:
             what = f"Secret {name}, key {key or '?'}, in namespace {namespace}: nobody is told to make it"
             yield manifest.problem(field, what, "correct it, or add it to pipelines/secret_values.py")
 
@@ -576,12 +610,20 @@ def _controllers(tree: Tree) -> Iterator[Manifest]:
     return (manifest for manifest in tree.of("ConfigMap") if manifest.name == "workflow-controller-configmap")
 
 
+def _default_class(tree: Tree) -> Iterator[Problem]:
+    key = "storageclass.kubernetes.io/is-default-class"
+    for manifest in tree.of("StorageClass"):
+        if manifest.body["metadata"].get("annotations", {}).get(key) != "false":
+            what = "volumes that ask for no class could be made of it"
+            yield manifest.problem(f"metadata.annotations[{key}]", what, 'write "false": k3s has a default class')
+
+
 def _accounts(tree: Tree) -> Iterator[Problem]:
     for manifest, field, namespace, name in _account_uses(tree):
         if not tree.one("ServiceAccount", namespace, name) and (namespace, name) not in INSTALLED_ACCOUNTS:
             what = f"there is no ServiceAccount {name} in namespace {namespace}"
             yield manifest.problem(field, what, "correct it, or add the account to mlops/accounts (cluster.py)")
-    for binding in tree.of("RoleBinding"):
+    for binding in tree.of("RoleBinding", "ClusterRoleBinding"):
         role = binding.body["roleRef"]
         if not tree.one(role["kind"], binding.namespace if role["kind"] == "Role" else "", role["name"]):
             yield binding.problem("roleRef", f"there is no {role['kind']} {role['name']}", "correct the name")
@@ -740,7 +782,7 @@ def _senders(tree: Tree) -> Iterator[Problem]:
 def _ingresses(tree: Tree) -> Iterator[Problem]:
     open_ports = dict(INSTALLED_SERVICES)
     for service in tree.of("Service"):
-        names = {port.get("name", "") for port in service.body["spec"]["ports"]}
+        names = {port[key] for port in service.body["spec"]["ports"] for key in ("name", "port") if key in port}
         open_ports[service.namespace, service.name] = names
     for source in tree.of("EventSource"):
         names = {port["name"] for port in source.body["spec"]["service"]["ports"]}
@@ -757,8 +799,9 @@ def _ingresses(tree: Tree) -> Iterator[Problem]:
                 yield manifest.problem(field, "no certificate is made for it", "add it to tls, and name the issuer")
             for path in rule["http"]["paths"]:
                 to = path["backend"]["service"]
-                if to["port"].get("name") not in open_ports.get((manifest.namespace, to["name"]), ()):
-                    what = f"{to['name']} has no port {to['port'].get('name')} that the world may reach"
+                (port,) = to["port"].values()
+                if port not in open_ports.get((manifest.namespace, to["name"]), ()):
+                    what = f"{to['name']} has no port {port} that the world may reach"
                     yield manifest.problem(f"{field}{path['path']}", what, "name a Service and the name of its port")
 
 
@@ -811,6 +854,9 @@ def _image_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str]]:
             image = container.get("image", "")
             if not re.fullmatch(r"\{\{[^{}]*\}\}", image):
                 yield pod.manifest, f"{field}.image", image
+    for manifest in tree.of(*_OPERATED):
+        key = _OPERATED[manifest.kind]
+        yield manifest, f"spec.{key}", manifest.body["spec"].get(key, "")
     for manifest in tree.of("ConfigMap"):
         for key, value in manifest.body.get("data", {}).items():
             if key.endswith("_IMAGE"):
@@ -889,6 +935,7 @@ def _resources(tree: Tree) -> Iterator[Problem]:
     pods = [*_pods(tree), *_made_pods(tree)]
     found = [(pod.manifest, field, container) for pod in pods for field, container in pod.containers]
     found += [(m, "data.executor", yaml.safe_load(m.body["data"]["executor"])) for m in _controllers(tree)]
+    found += [(m, "spec", m.body["spec"]) for m in tree.of(*_OPERATED)]
     for manifest, field, container in found:
         resources = container.get("resources", {})
         if not {"cpu", "memory"} <= resources.get("requests", {}).keys() or "memory" not in resources.get("limits", {}):
@@ -1119,6 +1166,7 @@ RULES = [
     Rule("senders", "an EventSource takes events only from who has its secret", _senders),
     Rule("ingresses", "an Ingress has a certificate, and leads to a Service for which the world is meant", _ingresses),
     Rule("bus", "the bus and its stream have the same odd number of copies, on different nodes", _bus),
+    Rule("default-class", "no storage class of ours becomes the cluster's default", _default_class),
     Rule("addresses", "an address inside the cluster is that of a Service that is here, with its port", _addresses),
     Rule("images", "each image is one that versions.yaml pins", _images),
     Rule("namespaces", "each namespace is made by a manifest, or by an installation", _namespaces),

@@ -46,6 +46,12 @@ NAMESPACES = {
     "mlops": Namespace("pipelines", "restricted", RUN_PODS, runs=True),
     "mlops-release": Namespace("pipelines", "restricted", PARALLEL + 4, memory="4Gi", runs=True),
     "storage": Namespace("storage", "restricted", 4, memory="1Gi"),
+    "harbor": Namespace("addon", "baseline", 40, memory="8Gi"),
+    "monitoring": Namespace("addon", "restricted", 20, memory="4Gi"),
+    "tunnel": Namespace("addon", "restricted", 4, memory="1Gi"),
+    # pods on every node; they mount for it, and hand out its devices
+    "nfs": Namespace("addon", "privileged", 200),
+    "gpu": Namespace("addon", "privileged", 200),
     "argo-events": Namespace("events", "baseline", 30, memory="4Gi"),
     "argo": Namespace("component", "baseline", 10, defaults=False),
     "argocd": Namespace("component", "restricted", 30, defaults=False),

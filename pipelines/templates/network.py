@@ -44,7 +44,7 @@ def _namespace(name: str) -> Manifest:
 
 INGRESS_CONTROLLER = _pods({"app.kubernetes.io/name": "traefik"}, "kube-system")
 INGRESS_PORTS = (8000, 8443)  # where k3s' Traefik listens behind 80 and 443
-MONITORING = _namespace("monitoring")
+MONITORING = _pods({"app.kubernetes.io/name": "prometheus"}, "monitoring")
 BUS, SOURCE, SENSOR = ({"controller": f"{kind}-controller"} for kind in ("eventbus", "eventsource", "sensor"))
 ANYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}
 OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, LINK_LOCAL]}}

@@ -20,6 +20,7 @@ from hera.workflows import WorkflowTemplate
 from pipelines import __version__, secret_values
 from pipelines import platform as settings
 from pipelines.templates import (
+    addons,
     applications,
     argocd,
     certificates,
@@ -34,7 +35,6 @@ from pipelines.templates import (
     people,
     reconcile,
     release,
-    storage,
     verify,
 )
 from pipelines.templates._parts import Images
@@ -50,7 +50,7 @@ OWNED = (
     "argocd",
     "cert-manager",
     "applications/services",
-    "applications/storage",
+    *addons.OWNED,
 )
 HEADER = "# Generated from pipelines/templates and platform.yaml: change those, then `make render`.\n"
 
@@ -59,7 +59,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     """Path → text of every generated file, from a `platform.yaml` and a `versions.yaml`."""
     platform = settings.load(file)
     pins = yaml.safe_load(versions.read_text())
-    images = Images(**pins["images"])
+    images = Images(**{name: pins["images"][name] for name in Images._fields})
     components = {name: str(pin) for part in ("components", "charts") for name, pin in pins.get(part, {}).items()}
     templates = {body.name: body for body in templates_of(images, platform)}
     files: dict[str, list[Any]] = {
@@ -99,8 +99,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     files[f"argo-events/sources/{platform.git.provider}.yaml"] = [events.hooks_source(platform)]
     files["argo-events/sources/stages.yaml"] = [events.stages_source()]
     files["argocd/projects/services.yaml"] = [cluster.project(platform)]
-    files["applications/storage/storage.yaml"] = storage.manifests(platform, images)
-    files["applications/storage/kustomization.yaml"] = [storage.kustomization()]
+    files |= addons.files(platform, images, addons.Pins.of(pins))
     for service in platform.services:
         for environment in service.environments:
             where = f"{service.name}-{environment}"
@@ -120,6 +119,7 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
     texts = {name: HEADER + _text(objects) for name, objects in files.items()}
     texts["docs/secrets.md"] = secret_values.markdown()
     texts["docs/waves.md"] = applications.markdown(files)
+    texts["docs/addons.md"] = addons.markdown(addons.Pins.of(pins))
     texts["docs/platform.md"] = settings.markdown()
     texts["docs/platform.schema.json"] = json.dumps(settings.schema(), indent=1) + "\n"
     return texts

@@ -82,7 +82,10 @@ def fill(
 
 
 def replace_tags(template: Mapping[str, Any], globals_: Mapping[str, str], local: Mapping[str, str]) -> dict[str, Any]:
-    """Workflow-wide and local tags first, because inputs may name them, then the inputs' own."""
+    """Workflow-wide and local tags first, because inputs may name them, then the inputs' own. Without `metrics`, whose
+    tags stand for how the node ends.
+    """
+    template = {key: value for key, value in template.items() if key != "metrics"}
     variables = {**globals_, **local}
     try:
         result: dict[str, Any] = json.loads(substitute(dump(template), variables))

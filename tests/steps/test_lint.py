@@ -52,6 +52,10 @@ PLATFORM, PIPELINES, ITSELF = "AppProject/argocd/platform", "Application/argocd/
 CERTIFICATES = "Application/argocd/cert-manager"
 NOTES, WAVE, SYNC = ("metadata", "annotations"), "argocd.argoproj.io/sync-wave", "argocd.argoproj.io/sync-options"
 CONTROLLER = "ConfigMap/argo/workflow-controller-configmap"
+GRAFANA, DEFAULT = "Ingress/monitoring/grafana", "storageclass.kubernetes.io/is-default-class"
+PATH = ("spec", "rules", 0, "http", "paths", 0, "backend", "service")
+ARCHIVE, BACKUP = "Cluster/argo/archive", "CronJob/argo/backup-archive"
+CRON_POD = ("spec", "jobTemplate", "spec", "template", "spec")
 CLAIM = ("spec", "templates", "claim")
 TEST = ("spec", "templates", "test")
 BUILD = ("spec", "templates", "build")
@@ -150,6 +154,7 @@ BROKEN = [
     ),
     Broken("secrets", SERVED, (*TOKEN, "name"), "cats-secrets", "Secret cats-secrets, key TOKEN, in namespace digits"),
     Broken("secrets", BUS, ("spec", "webhook", "built", "authSecret", "name"), "token", "Secret token"),
+    Broken("secrets", BACKUP, (*CRON_POD, "volumes", "backup", "secret", "secretName"), "registry", "archive.yaml"),
     Broken(
         "secrets",
         CONTROLLER,
@@ -183,6 +188,7 @@ BROKEN = [
         "no ServiceAccount sensor in",
     ),
     Broken("accounts", "Role/mlops-build/sensor", (), GONE, "there is no Role sensor"),
+    Broken("accounts", "ClusterRole//trainyard-prometheus", (), GONE, "no ClusterRole trainyard-prometheus"),
     Broken("executors", CI, ("spec", "executor"), GONE, "the account of the code that it runs"),
     Broken("executors", EXECUTOR, (), GONE, "no Secret executor.service-account-token"),
     Broken("executors", EXECUTOR, ("metadata", "annotations"), {}, "no Secret executor.service-account-token"),
@@ -228,6 +234,8 @@ BROKEN = [
     Broken("bus", EVENT_BUS, ("spec", "jetstream", "replicas"), 3, "make both numbers of replicas equal"),
     Broken("bus", EVENT_BUS, ("spec", "jetstream", "replicas"), 2, "half of an even number decides nothing"),
     Broken("bus", EVENT_BUS, ("spec", "jetstream", "replicas"), 5, "all copies may be on one node"),
+    Broken("default-class", "StorageClass//nfs", ("metadata", "annotations", DEFAULT), "true", "ask for no class"),
+    Broken("default-class", "StorageClass//nfs", ("metadata", "annotations"), GONE, "ask for no class"),
     Broken(
         "addresses", BUS, ("spec", "service", "ports", 0, "port"), 80, "EVENTS_URL: no Service is stages-eventsource"
     ),
@@ -241,6 +249,7 @@ BROKEN = [
     Broken(
         "images", CI, (*CLAIM, "container", "image"), "ghcr.io/trainyard/pipelines:0.0.9", "is not in versions.yaml"
     ),
+    Broken("images", ARCHIVE, ("spec", "imageName"), "postgres:18", "postgres:18 is not in versions.yaml"),
     Broken(
         "images", SERVED, (*POD, "initContainers", 0, "image"), "busybox:1.37", "busybox:1.37 is not in versions.yaml"
     ),
@@ -312,6 +321,7 @@ BROKEN = [
     ),
     Broken("resources", SENSOR, ("spec", "template", "container"), GONE, "spec.template.container.resources"),
     Broken("resources", CONTROLLER, ("data", "executor"), "securityContext: {}", "data.executor.resources"),
+    Broken("resources", ARCHIVE, ("spec", "resources"), GONE, "archive.yaml: spec.resources"),
     Broken("probes", STORE, (*POD, "containers", 0, "livenessProbe"), GONE, "livenessProbe: nobody asks"),
     Broken("probes", SERVED, (*POD, "containers", 0, "readinessProbe"), GONE, "readinessProbe: nobody asks"),
     Broken("budgets", "PodDisruptionBudget/digits-dev/digits", (), GONE, "deployment.yaml): spec.replicas"),
@@ -429,6 +439,7 @@ BROKEN = [
         {"cpu": "1"},
         "may take all of a node",
     ),
+    Broken("non-root", BACKUP, (*CRON_POD, "securityContext", "runAsUser"), 0, "initContainers[dump]"),
     Broken("file-size", GIT, ("docs/video.mp4",), 5 * 1024 * 1024 + 1, "docs/video.mp4: size: 5.0 MiB"),
 ]
 

@@ -35,7 +35,7 @@ ENDS = {
     "metadata": METADATA,
     "dns": End("kube-system", {"k8s-app": "kube-dns"}),
     "traefik": End("kube-system", {"app.kubernetes.io/name": "traefik"}),
-    "prometheus": End("monitoring", {}),
+    "prometheus": End("monitoring", {"app.kubernetes.io/name": "prometheus"}),
     "argo-server": End("argo", {"app": "argo-server"}),
     "cert-webhook": End("cert-manager", {"app": "webhook"}),
     "cert-manager": End("cert-manager", {"app": "cert-manager"}),
