@@ -207,14 +207,16 @@ class Endpoints(Strict):
 class Tls(Strict):
     """Who signs the certificates of the addresses under `domain`."""
 
-    issuer: Literal["self-signed", "letsencrypt-staging", "letsencrypt"] = _option(
-        "the cluster's own CA, or Let's Encrypt by DNS-01 at Cloudflare", "letsencrypt", "self-signed"
+    issuer: Literal["self-signed", "letsencrypt-staging", "letsencrypt", "none"] = _option(
+        "the cluster's own CA, Let's Encrypt by DNS-01 at Cloudflare, or none: TLS ends in front of the cluster",
+        "letsencrypt",
+        "self-signed",
     )
     email: Email | None = _option("where Let's Encrypt writes to; required for it", "ops@example.com", None)
 
     @model_validator(mode="after")
     def _reachable(self) -> Tls:
-        if self.issuer != "self-signed" and self.email is None:
+        if self.issuer.startswith("letsencrypt") and self.email is None:
             raise mistake("Let's Encrypt wants a mail address", "add email: name@host", "issuer")
         return self
 
@@ -348,6 +350,11 @@ class Platform(Strict):
                 raise mistake(f"the {what} {twice!r} is used twice", f"every {at[:-1]} has its own", at)
         if self.addons.gpu and not any(node.gpu for node in self.nodes):
             raise mistake("no node has a GPU", "add gpu: true to one, or remove addons.gpu", "nodes")
+        for name in ("harbor", "monitoring"):
+            if self.tls.issuer == "none" and name in self.addons.on():
+                raise mistake(
+                    f"{name} has a certificate of its own", "set tls.issuer, or remove the add-on", "tls", "issuer"
+                )
         for role in ("train", "serve"):
             if not any(role in node.roles for node in self.nodes):
                 raise mistake(f"no node may {role}", f"add {role} to the roles of one", "nodes")

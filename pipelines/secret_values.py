@@ -135,7 +135,7 @@ GITLAB = When("`git.provider: gitlab`", lambda platform: platform.git.provider =
 STORE = When("add-on `storage`", lambda platform: platform.addons.storage)
 NO_STORE = When("no add-on `storage`", lambda platform: not platform.addons.storage)
 GOOGLE = When("Google Cloud Storage", lambda platform: not platform.endpoints.STORAGE_URL)
-CLOUDFLARE = When("Let's Encrypt", lambda platform: platform.tls.issuer != "self-signed")
+CLOUDFLARE = When("Let's Encrypt", lambda platform: platform.tls.issuer.startswith("letsencrypt"))
 HARBOR = When("add-on `harbor`", lambda platform: platform.addons.harbor)
 LOGIN = When("`login`", lambda platform: platform.login is not None)
 

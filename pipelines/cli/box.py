@@ -23,7 +23,7 @@ from pipelines.errors import Exit, YardError
 from pipelines.platform import FILE, Platform
 
 VERSIONS = "versions.yaml"
-INSTALL, PROJECTS, ROOT = "argocd/install", "argocd/projects", "argocd/root.yaml"
+NAMESPACES, INSTALL, PROJECTS, ROOT = "namespaces", "argocd/install", "argocd/projects", "argocd/root.yaml"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 ROLLOUT, PATIENCE = 600, 1800.0  # seconds for Argo CD's own pods; for all Applications, whose images are pulled then
 PAUSE = 5.0
@@ -155,7 +155,8 @@ def _label(kubectl: Kubectl, platform: Platform) -> list[str]:
 def _argocd(kubectl: Kubectl) -> list[str]:
     """Argo CD itself; it comes from upstream's repository, or from mirror.git."""
     print("Argo CD …")
-    if not kubectl.converge(kubectl.run("kustomize", str(checkout() / INSTALL))):
+    places = manifests(sorted((checkout() / NAMESPACES).glob("*.yaml")))
+    if not any([kubectl.converge(places), kubectl.converge(kubectl.run("kustomize", str(checkout() / INSTALL)))]):
         changed = []
     else:
         changed = ["Argo CD was applied"]

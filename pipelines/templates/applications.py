@@ -144,7 +144,8 @@ ADDONS = tuple(_addon(addon) for addon in addons.ADDONS.values())
 def components(platform: Platform, files: Files) -> list[Component]:
     """What these settings install: a folder without a file is no component."""
     on = platform.addons.on()
-    known = [*COMPONENTS, *(addon for addon in ADDONS if addon.name in on)]
+    without = ("cert-manager", "issuers") if platform.tls.issuer == "none" else ()
+    known = [*(each for each in COMPONENTS if each.name not in without), *(each for each in ADDONS if each.name in on)]
     return [each for each in known if not each.path or _below(files, each.path)]
 
 

@@ -48,13 +48,14 @@ def _guarded(body: Manifest) -> Manifest:
 
 def ingress(platform: Platform, name: str, host: str, service: tuple[str, str, str], *, only: str = "") -> Manifest:
     """`https://<host>.<domain>` by Traefik, with a certificate of its own, to a Service (namespace, name, port's name).
-    With `only` it is that path and no other.
+    With `only` it is that path and no other. Where TLS ends in front of the cluster Traefik gets plain HTTP.
 
     Its health counts for nobody: without an address (no Traefik yet) the platform behind it works all the same, and a
     wave must not wait for it.
     """
     namespace, backend, port = service
     address = platform.host(host)
+    secure = platform.tls.issuer != "none"
     path = {
         "path": only or "/",
         "pathType": "Exact" if only else "Prefix",
@@ -67,14 +68,14 @@ def ingress(platform: Platform, name: str, host: str, service: tuple[str, str, s
             "name": name,
             "namespace": namespace,
             "annotations": {
-                "cert-manager.io/cluster-issuer": ISSUER,
-                "traefik.ingress.kubernetes.io/router.entrypoints": "websecure",
+                **({"cert-manager.io/cluster-issuer": ISSUER} if secure else {}),
+                "traefik.ingress.kubernetes.io/router.entrypoints": "websecure" if secure else "web",
                 "argocd.argoproj.io/ignore-healthcheck": "true",
             },
         },
         "spec": {
             "ingressClassName": "traefik",
             "rules": [{"host": address, "http": {"paths": [path]}}],
-            "tls": [{"hosts": [address], "secretName": f"{host}-tls"}],
+            **({"tls": [{"hosts": [address], "secretName": f"{host}-tls"}]} if secure else {}),
         },
     }

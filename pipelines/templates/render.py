@@ -112,7 +112,8 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
                 cluster.application(platform, service.name, environment)
             ]
     files |= argocd.install(platform, components)
-    files["cert-manager/issuers/issuers.yaml"] = certificates.issuers(platform)
+    if platform.tls.issuer != "none":
+        files["cert-manager/issuers/issuers.yaml"] = certificates.issuers(platform)
     files = {name: guarded(objects) for name, objects in files.items()}
     files["argocd/projects/platform.yaml"] = [applications.project(platform, files)]
     files |= applications.applications(platform, components, files)

@@ -209,6 +209,11 @@ def test_addresses_that_are_left_out_follow_from_the_rest():
         ("[{name: a}, {name: b, roles: [serve]}, ", "[", "nodes: no node may serve"),
         ("repository: other/platform-x", "repository: other/out", "the repository 'other/out' is used twice"),
         ("letsencrypt,", "lets-encrypt,", "tls.issuer: "),
+        (
+            "issuer: letsencrypt, email: ops@elsewhere.test",
+            "issuer: none",
+            "tls.issuer: harbor has a certificate of its own",
+        ),
     ],
 )
 def test_a_wrong_value_is_told_in_one_line_that_names_the_key(old, new, message):
