@@ -119,6 +119,7 @@ class World:
         self.pin(*(path.name for path in self.files.iterdir()))
         self.platform(mirror={"files": str(self.files)})
         for name, body in {
+            "namespaces/argocd.yaml": {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}},
             "argocd/install/kustomization.yaml": {"kind": "Kustomization", "resources": ["https://git.test/argo-cd"]},
             "argocd/projects/platform.yaml": {"kind": "AppProject"},
             "argocd/root.yaml": {"kind": "Application", "metadata": {"name": "root", "namespace": "argocd"}},

@@ -50,7 +50,7 @@ def test_up_installs_everything_in_order_and_says_how_to_get_in(world, up):
     assert code == Exit.OK
     state = json.loads((world.folder / "cluster.json").read_text())
     kinds = [text.split("kind: ")[1].split()[0] for text in state["applied"]]
-    assert kinds == ["Kustomization", "AppProject", "Application"]
+    assert kinds == ["Namespace", "Kustomization", "AppProject", "Application"]
     assert state["nodes"][0]["metadata"]["labels"] == {}
     assert "https://argo.ml.example.com" in said
     assert "https://argocd.ml.example.com" in said

@@ -59,21 +59,23 @@ def cluster(_cluster: Cluster, facts: dict[str, Any], tmp_path_factory: pytest.T
     """The cluster with the platform on it, installed from nothing."""
     if os.environ.get("E2E_KEEP"):
         return _cluster
-    facts["versions"] = e2e_install.versions(_cluster)
     facts["nodes"] = [
         {key: node["status"]["capacity"][key] for key in ("cpu", "memory")} for node in _cluster.list("nodes")
     ]
     times = facts.setdefault("install", {})
-    folder = tmp_path_factory.mktemp("manifests")
-    platform, versions = e2e_install.settings(folder, facts["started"])
+    folder = tmp_path_factory.mktemp("platform") / "checkout"
+    folder.mkdir()
+    e2e_install.settings(_cluster, folder, facts["started"])
+    e2e_install.render(folder)
     for name, step in (
         ("clean", lambda: e2e_install.clean(_cluster)),
-        ("images", lambda: e2e_install.build_images(versions)),
-        ("install", lambda: e2e_install.install(_cluster, e2e_install.render(folder, platform, versions))),
+        ("images", lambda: e2e_install.build_images(folder / "versions.yaml")),
+        ("install", lambda: e2e_install.install(_cluster, folder, facts)),
     ):
         begun = time.monotonic()
         step()
         times[name] = round(time.monotonic() - begun, 1)
+    facts["versions"] = e2e_install.versions(_cluster)
     return _cluster
 
 

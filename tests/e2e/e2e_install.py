@@ -1,6 +1,7 @@
-"""From nothing to a platform that runs: what a person would do by hand on a new cluster, from the committed manifests.
+"""From nothing to a platform that runs, as a person would install it: secrets, `yard up`, and Argo CD does the rest.
 
-`clean` takes away what an earlier run left, `install` puts everything in place and waits until it is ready.
+`clean` takes away what an earlier run left, controllers included; `install` puts upstream's repositories and the
+platform's own on a Git host in the cluster, and calls `yard`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
+import e2e_mirror
 import yaml
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from e2e_cluster import ROOT, Cluster, Object, until
+from e2e_cluster import ROOT, YARD, Cluster, Object, until
 
 HERE = Path(__file__).parent
 SERVICES = ("digits", "plums", "pears", "figs")
 RUNS = ("mlops-build", "mlops", "mlops-release")
-NAMESPACES = (*RUNS, "storage", "e2e", *(f"{service}-dev" for service in SERVICES))
+NAMESPACES = (
+    *(f"{service}-dev" for service in SERVICES),
+    *RUNS,
+    *("storage", "argo-events", "argo", "argocd", "cert-manager", "e2e"),
+)
+HOST = "http://githost.e2e.svc"  # in place of the Git host outside
+COMPONENTS_HERE = {"argo-cd": "3.2.12"}  # what the test cluster has an image of, instead of the pinned one
 # `COMMAND -f DOCKERFILE CONTEXT NAME…` builds an image and puts it where the cluster's nodes find it
 IMAGE_COMMAND = shlex.split(os.environ.get("E2E_IMAGE", str(ROOT.parent / "shared/cluster/image")))
 DOCKERFILES = {
@@ -42,18 +48,27 @@ STAND_INS = {
 
 
 def clean(cluster: Cluster) -> None:
-    """Everything that `install` and the tests made, and only that, in an order in which nothing is left hanging."""
-    for kind in ("applications", "appprojects"):
-        names = [*(f"{service}-dev" for service in SERVICES)] if kind == "applications" else ["services"]
-        cluster.kubectl("-n", "argocd", "delete", kind, *names, "--ignore-not-found", "--timeout=60s")
-    for kind in ("sensors", "eventsources", "eventbus"):
-        cluster.kubectl("-n", "argo-events", "delete", kind, "--all", "--timeout=120s")
-    for claim in cluster.list("persistentvolumeclaims", "argo-events"):
-        if "eventbus-default-js" in claim["metadata"]["name"]:  # a StatefulSet leaves its volumes
-            cluster.kubectl("-n", "argo-events", "delete", "pvc", claim["metadata"]["name"], "--timeout=60s")
+    """Everything that `install` and the tests made, and the controllers, in an order in which nothing is left hanging.
+
+    Refuses a cluster that has a platform of somebody else.
+    """
+    root: Any = cluster.get("applications", "argocd", "root")
+    assert not root or root["spec"]["source"]["repoURL"].startswith(f"{HOST}/"), "this cluster has a platform already"
+    found = [("argocd", "application", entry) for entry in cluster.list("applications", "argocd")]
+    for plural in ("sensors", "eventsources", "eventbus"):
+        found += [("argo-events", plural, entry) for entry in cluster.list(plural, "argo-events")]
+    for namespace, kind, entry in found:  # who would see to the finalizers goes away with them
+        name = entry["metadata"]["name"]
+        cluster.kubectl("-n", namespace, "delete", kind, name, "--wait=false", "--ignore-not-found")
+        patch = ("--type=merge", '--patch={"metadata": {"finalizers": null}}')
+        cluster.kubectl("-n", namespace, "patch", kind, name, *patch, check=False)
     for namespace in RUNS:
         cluster.kubectl("-n", namespace, "delete", "cronworkflows,workflows", "--all", "--timeout=120s", check=False)
-    cluster.kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=180s")
+    cluster.kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--timeout=300s")
+    crds = [entry["metadata"]["name"] for entry in cluster.list("customresourcedefinitions")]
+    ours = [name for name in crds if name.endswith(".argoproj.io")]
+    if ours:
+        cluster.kubectl("delete", "crd", *ours, "--timeout=120s")
     cluster.kubectl("delete", "node", "gpu-1", "--ignore-not-found")
 
 
@@ -69,47 +84,72 @@ def build_images(versions: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def settings(into: Path, run: str) -> tuple[Path, Path]:
+def settings(cluster: Cluster, into: Path, run: str) -> None:
     """platform.yaml and versions.yaml of this run: nothing that an earlier run left in the registry is found, and a
     node does not take an old image of ours for the new one.
     """
     platform = (HERE / "platform.yaml").read_text()
-    assert "/trainyard\n" in platform
-    (into / "platform.yaml").write_text(platform.replace("/trainyard\n", f"/trainyard-{run.lower()}\n"))
+    assert "/trainyard\n  REGISTRY_URL" in platform
+    platform = platform.replace("/trainyard\n  REGISTRY_URL", f"/trainyard-{run.lower()}\n  REGISTRY_URL")
+    nodes = [{"name": node["metadata"]["name"]} for node in cluster.list("nodes")]
+    (into / "platform.yaml").write_text(f"{platform}\nnodes: {json.dumps(nodes)}\n")
     body = yaml.safe_load((ROOT / "versions.yaml").read_text())
     body["images"] |= {image: f"{body['images'][image]}-{run.lower()}" for image in DOCKERFILES}
+    if "E2E_IMAGE" not in os.environ:
+        body["components"] |= COMPONENTS_HERE
     (into / "versions.yaml").write_text(yaml.safe_dump(body))
-    return into / "platform.yaml", into / "versions.yaml"
 
 
-def render(into: Path, platform: Path, versions: Path) -> Path:
-    """The manifests for these settings."""
-    command = [sys.executable, "-m", "pipelines.templates.render", "--platform", str(platform)]
-    command += ["--versions", str(versions), "--into", str(into)]
+def render(into: Path) -> None:
+    """The manifests for these settings: the platform's repository."""
+    command = [sys.executable, "-m", "pipelines.templates.render", "--platform", str(into / "platform.yaml")]
+    command += ["--versions", str(into / "versions.yaml"), "--into", str(into)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return into
 
 
-def install(cluster: Cluster, manifests: Path) -> None:
-    bases = [
-        *(manifests / "mlops/config").glob("*.yaml"),
-        *(manifests / "applications/services").glob("*/namespace.yaml"),
-    ]
+def install(cluster: Cluster, platform: Path, facts: dict[str, Any]) -> None:
+    """`platform` is the checkout of the platform's repository, rendered."""
+    versions = yaml.safe_load((platform / "versions.yaml").read_text())
+    image = versions["images"]["pipelines"]
+    status = _secrets(cluster, platform)
     # the prober, which stands for an application that asks a model, is in e2e
-    cluster.apply(_namespace("storage"), _namespace("e2e", {"trainyard/calls": "services"}), *bases)
-    cluster.apply(*_secrets())
-    cluster.apply(manifests / "namespaces/argo-events.yaml")
-    _own_volume(cluster, "argo-events", "eventbus-default-js-vol-eventbus-default-js-0", "2Gi")
-    _own_volume(cluster, "storage", "storage", "10Gi")
-    cluster.apply(manifests / "applications/storage")
-    _fixtures(cluster)
-    _controllers(cluster, manifests)
-    for folder in ("mlops", "argo-events/sources", "argocd/projects", "applications/services"):
-        cluster.apply(manifests / folder)
-    cluster.rollout("storage", "deployment/storage")
+    cluster.apply(_namespace("e2e", {"trainyard/calls": "services"}))
+    hook: Any = cluster.get("secrets", "argo-events", "github-webhook")
+    webhook = base64.b64decode(hook["data"]["secret"]).decode()
+    cluster.apply(_secret("e2e", "githost", webhook=webhook, status=status))
+    _fixtures(cluster, image)
     cluster.rollout("e2e", "deployment/githost")
-    cluster.rollout("argocd", "deployment/argocd-server")
+    e2e_mirror.fill(cluster, versions["components"], platform.parent / "upstream")
+    e2e_mirror.push(cluster, platform, "acme/trainyard", "The platform")
+    _own_volume(cluster, image, "argo-events", "eventbus-default-js-vol-eventbus-default-js-0", "2Gi")
+    _own_volume(cluster, image, "storage", "storage", "10Gi")
+    for again in (False, True):
+        begun = time.monotonic()
+        said = yard(cluster, platform, "up", "--cluster")
+        facts["yard up, again" if again else "yard up"] = round(time.monotonic() - begun, 1)
+        assert ("nothing had to be changed" in said) == again, said
+    facts["applications"] = sorted(entry["metadata"]["name"] for entry in cluster.list("applications", "argocd"))
     wait_for_events(cluster)
+
+
+def yard(cluster: Cluster, platform: Path, *words: str, given: str = "") -> str:
+    """The command as its administrator runs it, in the checkout. It reaches the Git host by the API server."""
+    host = cluster.service("e2e", "githost", 80)
+    environment = {
+        **os.environ,
+        "PATH": f"{ROOT / '.tools/bin'}:{os.environ['PATH']}",
+        "HOME": str(platform.parent),
+        "KUBECONFIG": os.environ["KUBECONFIG"],
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{host}/.insteadOf",
+        "GIT_CONFIG_VALUE_0": f"{HOST}/",
+    }
+    done = subprocess.run(
+        [YARD, *words], cwd=platform, env=environment, input=given, capture_output=True, text=True, check=False
+    )
+    print(done.stdout, file=sys.stderr)
+    assert done.returncode == 0, f"yard {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def versions(cluster: Cluster) -> dict[str, str]:
@@ -157,25 +197,17 @@ def _namespace(name: str, labels: dict[str, str] | None = None) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
 
 
-def _secrets() -> Iterator[Object]:
-    """New for every installation; nothing of them is in a file."""
-    webhook, stages, writer, reader, status = (secrets.token_urlsafe(32) for _ in range(5))
-    signing = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    tokens = json.dumps({"trainyard-registry": {"write": [writer], "read": [reader]}, "trainyard-scratch": "open"})
-    yield _secret("argo-events", "github-webhook", secret=webhook)
-    yield _secret("argo-events", "stages-token", token=stages)
-    yield _secret("storage", "storage-tokens", **{"tokens.json": tokens})
-    for namespace in RUNS:
-        yield _secret(namespace, "registry", credentials=writer)
-        yield _secret(namespace, "git-status", token=status)
-    for namespace in ("mlops-build", "mlops"):
-        yield _secret(namespace, "stages-token", token=stages)
-    yield _secret("mlops-release", "signing", **{"key.pem": signing.decode()})
-    for service in SERVICES:
-        yield _secret(f"{service}-dev", "registry-read", credentials=reader)
-    yield _secret("e2e", "githost", webhook=webhook, status=status)
-    # Argo CD made this one; only its key for GitHub's webhook is ours
-    yield _secret("argocd", "argocd-secret", **{"webhook.github.secret": webhook})
+def _secrets(cluster: Cluster, platform: Path) -> str:
+    """By `yard secrets`: what a person supplies (the Git host's tokens) from the encrypted file, the rest is made.
+    Returns the token for commit statuses.
+    """
+    status = secrets.token_urlsafe(32)
+    yard(cluster, platform, "secrets", "init")
+    yard(cluster, platform, "secrets", "set", "git-status", given=f"{status}\n")
+    yard(cluster, platform, "secrets", "set", "git-write", given=f"{secrets.token_urlsafe(32)}\n")
+    yard(cluster, platform, "secrets", "check")
+    yard(cluster, platform, "secrets", "apply")
+    return status
 
 
 def _secret(namespace: str, name: str, **data: str) -> Object:
@@ -184,15 +216,16 @@ def _secret(namespace: str, name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded}
 
 
-def _fixtures(cluster: Cluster) -> None:
+def _fixtures(cluster: Cluster, image: str) -> None:
     for name in ("githost", "prober"):
         code = (HERE / f"{name}.py").read_text()
         meta = {"name": name, "namespace": "e2e"}
         cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {f"{name}.py": code}})
-    fixture(cluster, "githost", PIPELINES_IMAGE=pipelines_image(cluster))
+    repositories = [*(f"acme/{name}" for name in (*SERVICES, "releases", "trainyard")), *e2e_mirror.REPOSITORIES]
+    fixture(cluster, "githost", PIPELINES_IMAGE=image, REPOSITORIES=" ".join(repositories))
 
 
-def _own_volume(cluster: Cluster, namespace: str, claim: str, size: str) -> None:
+def _own_volume(cluster: Cluster, image: str, namespace: str, claim: str, size: str) -> None:
     """Make a volume before who uses it, and let that write there: host-path volumes belong to root and know no fsGroup.
     The namespace must not be `restricted` yet.
     """
@@ -208,7 +241,7 @@ def _own_volume(cluster: Cluster, namespace: str, claim: str, size: str) -> None
             "containers": [
                 {
                     "name": "main",
-                    "image": pipelines_image(cluster),
+                    "image": image,
                     "command": ["chown", "65532:65532", "/data"],
                     "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
                     "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -221,31 +254,6 @@ def _own_volume(cluster: Cluster, namespace: str, claim: str, size: str) -> None
     ended = "--for=jsonpath={.status.phase}=Succeeded"
     cluster.kubectl("-n", namespace, "wait", "pod/own-volume", ended, "--timeout=90s")
     cluster.kubectl("-n", namespace, "delete", "pod", "own-volume")
-
-
-def _controllers(cluster: Cluster, manifests: Path) -> None:
-    """Our configuration for the controllers that the cluster has, and what a core install lacks."""
-    cluster.apply(manifests / "argo-workflows/config")
-    store = endpoints(cluster)["STORAGE_URL"]
-    # the Argo Server reads archived logs from the store
-    cluster.kubectl("-n", "argo", "set", "env", "deployment/argo-server", f"STORAGE_EMULATOR_HOST={store}")
-    cluster.rollout("argo", "deployment/argo-server")
-    # how soon it looks again when a webhook or its repository server died; upstream's default is two minutes and more
-    meta = {"name": "argocd-cm", "namespace": "argocd"}
-    settings = {"timeout.reconciliation": "60s", "timeout.reconciliation.jitter": "0s"}
-    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": settings})
-    server: Any = cluster.get("deployments", "argocd", "argocd-repo-server")
-    image = server["spec"]["template"]["spec"]["containers"][0]["image"]
-    fixture(cluster, "argocd-server", ARGOCD_IMAGE=image)
-    cluster.kubectl(
-        "-n",
-        "argocd",
-        "rollout",
-        "restart",
-        "statefulset/argocd-application-controller",
-        "deployment/argocd-repo-server",
-    )
-    cluster.rollout("argocd", "statefulset/argocd-application-controller", "deployment/argocd-repo-server")
 
 
 def fixture(cluster: Cluster, name: str, **images: str) -> None:

@@ -20,7 +20,7 @@ BIG = shutil.ignore_patterns("quick-start*", "dev-tilt")
 
 def fill(cluster: Cluster, components: dict[str, str], folder: Path) -> None:
     """Push each repository's manifests under the tag of its version in versions.yaml."""
-    host = cluster.service("e2e", "githost", 80)
+    folder.mkdir()
     for name, module in REPOSITORIES.items():
         version = f"v{components[name.rpartition('/')[2]]}"
         said = subprocess.run(
@@ -30,11 +30,19 @@ def fill(cluster: Cluster, components: dict[str, str], folder: Path) -> None:
         assert not found.get("Error"), found["Error"]
         clone = folder / name
         shutil.copytree(Path(found["Dir"], "manifests"), clone / "manifests", ignore=BIG, copy_function=shutil.copyfile)
-        _git(clone, "init", "--quiet", "--initial-branch=main")
-        _git(clone, "add", "--all")
-        _git(clone, "commit", "--quiet", "-m", version)
-        _git(clone, "tag", version)
-        _git(clone, "push", "--quiet", f"{host}/{name}.git", "main", version)
+        push(cluster, clone, name, version)
+
+
+def push(cluster: Cluster, folder: Path, name: str, tag: str) -> None:
+    """A folder as the only commit of a repository; its message is a tag where it may be one."""
+    _git(folder, "init", "--quiet", "--initial-branch=main")
+    _git(folder, "add", "--all")
+    _git(folder, "commit", "--quiet", "-m", tag)
+    names = ["main"]
+    if tag.startswith("v"):
+        _git(folder, "tag", tag)
+        names.append(tag)
+    _git(folder, "push", "--quiet", f"{cluster.service('e2e', 'githost', 80)}/{name}.git", *names)
 
 
 def _git(folder: Path, *words: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from e2e_cluster import END, YARD, Cluster, output, phase, until
 from e2e_repo import Repo
 from e2e_story import timing
@@ -124,7 +125,10 @@ def _ended(state: Any, pipeline: str, sha: str) -> Any:
 
 
 def test_the_same_workflows_do_the_same_on_both_runtimes(cluster: Cluster, solo: str, facts):
-    done = cluster.yard("parity", "--markdown", str(HERE / "parity"), check=False, TRAINYARD_HOME=solo)
+    cluster.apply(*yaml.safe_load_all((HERE / "fixtures/parity.yaml").read_text()))
+    done = cluster.yard(
+        "parity", "--markdown", str(HERE / "parity"), check=False, who="e2e:parity", TRAINYARD_HOME=solo
+    )
     facts["parity"] = done.stdout
     print(done.stdout, file=sys.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
