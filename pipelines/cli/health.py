@@ -23,7 +23,11 @@ HEALTHY, WAITING, DEGRADED, MISSING = "Healthy", "Waiting", "Degraded", "Missing
 FOLDERS = ("argocd", "argo-workflows", "argo-events", "cert-manager", "applications", "mlops")
 CONTROLLERS = ("argocd", "cert-manager", "argo", "argo-events")  # each has something that runs
 OTHERS = ("kube-system", "mlops", "mlops-release")
-NOT_RELEASED = ("app path does not exist", "unable to resolve")  # what Argo CD says before the first release
+NOT_RELEASED = (
+    "app path does not exist",
+    "unable to resolve",
+    "remote repository is empty",
+)  # what Argo CD says before the first release
 HELLO_PATIENCE = 300.0  # seconds; it takes some ten, and an image may have to be pulled
 PAUSE = 2.0
 
@@ -60,7 +64,7 @@ def look(kubectl: Kubectl, platform: Platform, wanted: list[Object]) -> list[Row
     return [
         *nodes(kubectl, platform),
         crds(kubectl, wanted),
-        *workloads(kubectl),
+        *workloads(kubectl, ("cert-manager",) if platform.tls.issuer == "none" else ()),
         *events(kubectl),
         *certificates(kubectl),
         *secrets(kubectl, wanted),
@@ -69,9 +73,12 @@ def look(kubectl: Kubectl, platform: Platform, wanted: list[Object]) -> list[Row
 
 
 def committed(root: Path) -> Iterator[Object]:
-    """The manifests of the checkout."""
+    """The manifests of the checkout, but for those of add-ons that are off: they have no Application."""
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*.yaml")):
+            name = path.relative_to(root).parts[1]
+            if folder == "applications" and not (root / f"argocd/applications/{name}.yaml").exists():
+                continue
             for body in yaml.safe_load_all(path.read_text()):
                 if isinstance(body, dict) and "apiVersion" in body and "kind" in body:
                     yield body
@@ -131,8 +138,8 @@ def _group(body: Object) -> str:
 # ---- what runs
 
 
-def workloads(kubectl: Kubectl) -> Iterator[Row]:
-    """A line for each namespace of the platform."""
+def workloads(kubectl: Kubectl, without: tuple[str, ...] = ()) -> Iterator[Row]:
+    """A line for each namespace of the platform; `without` are components that the settings leave out."""
     there = {entry["metadata"]["name"] for entry in kubectl.list("namespaces")}
     deployed = {
         app["spec"]["destination"].get("namespace", "") for app in kubectl.list("applications.argoproj.io", "-A")
@@ -140,6 +147,8 @@ def workloads(kubectl: Kubectl) -> Iterator[Row]:
     items = kubectl.list("deployments,statefulsets,daemonsets", "-A")
     pods = kubectl.list("pods", "-A")
     for namespace in dict.fromkeys((*CONTROLLERS, *OTHERS, *sorted(deployed - {""}))):
+        if namespace in without:
+            continue
         own = [item for item in items if item["metadata"]["namespace"] == namespace]
         if namespace not in there or (not own and namespace in CONTROLLERS):
             yield Row(namespace, MISSING, "nothing runs there" if namespace in there else "no such namespace")

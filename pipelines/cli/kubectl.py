@@ -17,7 +17,8 @@ from pipelines.cli.k3s import Machine
 from pipelines.errors import Exit, YardError
 
 Object = dict[str, Any]
-SERVER_SIDE = ("--server-side", "--force-conflicts", "--field-manager=yard")
+# not the manager of `yard secrets`: it would take away what that puts into the same Secret
+SERVER_SIDE = ("--server-side", "--force-conflicts", "--field-manager=yard-up")
 
 
 class Kubectl:

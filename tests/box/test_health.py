@@ -266,3 +266,18 @@ def test_the_exit_code_and_the_json_say_the_same(monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == [{"component": "argocd", "state": "Degraded", "why": "no disk"}]
     monkeypatch.setattr(health, "look", lambda *_: [health.Row("argocd", "Healthy")])
     assert health.verify(Recorded({}), None, hello=False) == Exit.OK
+
+
+def test_an_add_on_that_is_off_is_not_asked_for(tmp_path):
+    for name in ("applications/harbor/database.yaml", "applications/nfs/class.yaml", "argocd/applications/nfs.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"apiVersion: example.org/v1\nkind: {name.split('/')[1].title()}\n")
+    assert {body["kind"] for body in health.committed(tmp_path)} == {"Applications", "Nfs"}
+
+
+@pytest.mark.parametrize("said", ["services/digits/dev: app path does not exist", "failed: remote repository is empty"])
+def test_a_service_before_its_first_release_waits(said):
+    unreleased = app("digits-dev", spec=SERVICE)
+    unreleased["status"] |= {"sync": {"status": "Unknown"}, "conditions": [{"message": said}]}
+    row = health._application(unreleased)
+    assert (row.state, row.well) == ("Waiting", True)
