@@ -20,7 +20,18 @@ Facts = dict[str, Any]
 def page(runs: list[Facts]) -> str:
     """The last run in full, and how long each of them took."""
     last = runs[-1]
-    return "\n".join([*_head(runs), *_versions(last), *_times(last), *_faults(last), *_load(last), *_parity(last), ""])
+    return "\n".join(
+        [
+            *_head(runs),
+            *_versions(last),
+            *_install(last),
+            *_times(last),
+            *_faults(last),
+            *_load(last),
+            *_parity(last),
+            "",
+        ]
+    )
 
 
 def _head(runs: list[Facts]) -> Iterator[str]:
@@ -48,6 +59,17 @@ def _versions(facts: Facts) -> Iterator[str]:
         same = not pin or found.lstrip("v").startswith(pin.lstrip("v"))
         rows.append((name, found, pin, "" if same else "differs"))
     yield from _table(("component", "here", "versions.yaml", ""), rows)
+
+
+def _install(facts: Facts) -> Iterator[str]:
+    yield from ("", "## From nothing", "")
+    times = facts["install"]
+    yield (
+        f"No Argo, no platform: `yard secrets`, then `yard up --cluster` from the platform's own repository took"
+        f" {facts['yard up']} s until Argo CD had everything Healthy (again: {facts['yard up, again']} s, and nothing was"
+        f" changed). With the Git host, upstream's repositories and volumes {times['install']} s; the images before"
+        f" {times['images']} s. Argo CD's Applications: {', '.join(facts['applications'])}."
+    )
 
 
 def _times(facts: Facts) -> Iterator[str]:

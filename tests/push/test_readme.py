@@ -28,6 +28,8 @@ PROSE = {
     "yard event simulate FILE",
     "yard verify-image IMAGE",
     "yard parity",
+    "yard secrets list",
+    "yard env diff dev prod",
     "yard solo down",
     "git push",
     "make test",
@@ -170,6 +172,10 @@ def test_what_the_readme_says_works_from_top_to_bottom(reader):
     said = reader.type(f"yard rerun {sha[:8]}")
     assert f"ci-acme-cats-{sha[:12]}-2: attempt 2 of acme/cats" in said
     assert f"ci-acme-cats-{sha[:12]}-2 " in reader.type("yard runs -n 1")
+
+    assert "yard secrets set registry credentials" in reader.type("yard secrets list")
+    said = reader.type("yard env diff dev prod", 9)
+    assert "cats" in said
 
     # what somebody mistypes
     assert "no run 'ci-x'" in reader.type("yard logs ci-x", 4)
