@@ -54,6 +54,9 @@ def clean(cluster: Cluster) -> None:
     """
     root: Any = cluster.get("applications", "argocd", "root")
     assert not root or root["spec"]["source"]["repoURL"].startswith(f"{HOST}/"), "this cluster has a platform already"
+    # who would bring back what is deleted
+    controller = ("statefulset/argocd-application-controller", "--ignore-not-found", "--timeout=120s")
+    cluster.kubectl("-n", "argocd", "delete", *controller, "--cascade=foreground")
     found = [("argocd", "application", entry) for entry in cluster.list("applications", "argocd")]
     for plural in ("sensors", "eventsources", "eventbus"):
         found += [("argo-events", plural, entry) for entry in cluster.list(plural, "argo-events")]
