@@ -66,8 +66,8 @@ def _install(facts: Facts) -> Iterator[str]:
     times = facts["install"]
     yield (
         f"No Argo, no platform: `yard secrets`, then `yard up --cluster` from the platform's own repository took"
-        f" {facts['yard up']} s until Argo CD had everything Healthy; again, {facts['yard up, again']} s and nothing was"
-        f" changed. With the Git host, upstream's repositories and volumes {times['install']} s; the images before"
+        f" {facts['yard up']} s until Argo CD had everything Healthy; again, {facts['yard up, again']} s and nothing"
+        f" was changed. With the Git host, upstream's repositories and volumes {times['install']} s; the images before"
         f" {times['images']} s. Argo CD's Applications: {', '.join(facts['applications'])}."
     )
 
