@@ -72,14 +72,28 @@ def test_what_is_off_has_no_application():
     assert {addon.name for addon in addons.on(platform(addons=ALL))} == set(ALL)
 
 
-def test_what_is_on_leaves_the_core_alone(tmp_path):
+ARCHIVE = {  # with a database Argo Workflows keeps what ran
+    "argo-workflows/config/workflow-controller-configmap.yaml",
+    "argo-workflows/install/kustomization.yaml",
+    "argocd/applications/argo-workflows.yaml",
+}
+
+
+@pytest.mark.parametrize(("name", "follows"), [("tunnel", set()), ("monitoring", set()), ("postgresql", ARCHIVE)])
+def test_what_is_on_leaves_the_core_alone(name, follows, tmp_path):
     off, on = tmp_path / "off.yaml", tmp_path / "on.yaml"
     body = yaml.safe_load((ROOT / "platform.yaml").read_text())
     off.write_text(yaml.safe_dump(body))
-    on.write_text(yaml.safe_dump(body | {"addons": {"tunnel": True, "monitoring": True, "postgresql": True}}))
+    on.write_text(yaml.safe_dump(body | {"addons": {name: ALL[name]}}))
     before, after = render.render(off), render.render(on)
-    outside = [name for name in before if not name.startswith(addons.OWNED)]
-    assert [name for name in outside if before[name] != after[name]] == []
+    outside = [path for path in before if not path.startswith(addons.OWNED)]
+    project = "argocd/projects/platform.yaml"
+    assert {path for path in outside if before[path] != after[path]} == {project, "docs/waves.md"} | follows
+    was, now = yaml.safe_load(before[project]), yaml.safe_load(after[project])
+    new = [where["namespace"] for where in now["spec"]["destinations"] if where not in was["spec"]["destinations"]]
+    assert new == list(addons.ADDONS[name].namespaces)
+    now["spec"]["destinations"] = [where for where in now["spec"]["destinations"] if where["namespace"] not in new]
+    assert now == was  # the project of the platform gets the add-on's namespaces, and no more rights
 
 
 @pytest.mark.parametrize("addon", addons.ADDONS.values(), ids=lambda addon: addon.name)

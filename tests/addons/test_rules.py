@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PROMTOOL = shutil.which("promtool") or shutil.which("promtool", path=str(ROOT / ".tools/bin"))
 needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="no promtool (Debian: package prometheus): the rules are not tried here"
+    PROMTOOL is None,
+    reason="promtool is missing: install Debian's package prometheus (it has it), or put it in .tools/bin",
 )
 TESTS = sorted((HERE / "rules").glob("*.yaml"))
 ALL = [rule for group in rules.GROUPS.values() for rule in group]

@@ -69,7 +69,7 @@ def _solo(folder: Path) -> Iterator[Registry]:
 def _debian(folder: Path) -> Iterator[Registry]:
     program = shutil.which("docker-registry")
     if program is None:
-        pytest.skip("docker-registry is not installed (Debian's package of that name)")
+        pytest.skip("docker-registry is missing: install Debian's package of that name")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

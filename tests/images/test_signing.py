@@ -150,7 +150,7 @@ def test_only_a_p256_key_is_a_key(key, tmp_path):
             signing.public_key(text, "cosign.pub")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing: install the package openssl")
 def test_a_key_on_a_curve_that_is_not_known_is_refused_too(tmp_path):
     pem = subprocess.run(["openssl", "ecparam", "-name", "SM2", "-genkey", "-noout"], capture_output=True, check=True)
     public = subprocess.run(["openssl", "ec", "-pubout"], input=pem.stdout, capture_output=True, check=True)
@@ -160,7 +160,7 @@ def test_a_key_on_a_curve_that_is_not_known_is_refused_too(tmp_path):
         signing.public_key(public.stdout, "cosign.pub")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing: install the package openssl")
 def test_keys_that_openssl_makes_and_signatures_that_it_accepts(hub, repository, image, tmp_path):
     def openssl(*words):
         return subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
