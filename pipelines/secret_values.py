@@ -1,7 +1,8 @@
 """Every value of the platform that must stay secret: who makes it, where it is needed, what a leak means.
 
-VALUES is the table; `yard secrets`, the rules of `make lint` and docs/secrets.md read it. A part of the platform that
-needs another value adds an entry, with a condition of its own. No value is here, and none is in Git but in
+VALUES is the table; `yard secrets`, the rules of `make lint`, docs/secrets.md and docs/addons.md read it. A part of the
+platform that needs another value adds an entry, with a condition of its own. What a controller makes by itself
+(cert-manager, CloudNativePG) is with the add-on that it belongs to. No value is here, and none is in Git but in
 `secrets.enc.yaml`, encrypted.
 """
 
@@ -16,6 +17,7 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
@@ -38,16 +40,20 @@ class Place(NamedTuple):
 class When(NamedTuple):
     words: str
     holds: Callable[[Platform], bool]
+    addon: str = ""  # the one that asks for it
 
 
 class Made(NamedTuple):
     """How the platform makes a value by itself: at random, once; or, with `of`, from other values and the settings,
     which it then follows.
+
+    One that is not made of others can be given as well, to keep it when the cluster is lost: `read` as in Given.
     """
 
     words: str
     make: Callable[[Platform, Values], str]
     of: tuple[Name, ...] | None = None
+    read: Callable[[Platform, str], str] | None = None
 
 
 class Given(NamedTuple):
@@ -70,9 +76,10 @@ class Value(NamedTuple):
     rotate: str  # what else is to be done when it changes
     when: When
     optional: bool = False
-    fixed: bool = False  # a new one would make what was kept with the old one unreadable
+    fixed: bool = False  # a new one would not open what was locked with the old one
     also: tuple[Place, ...] = ()  # where the same value goes by another name
     type: str = "Opaque"
+    labels: tuple[tuple[str, str], ...] = ()  # of the Secret, by which a controller finds it
 
     @property
     def name(self) -> Name:
@@ -129,14 +136,27 @@ def _services(platform: Platform) -> Iterator[str]:
 # ---- when
 
 
+def _addon(name: str) -> When:
+    return When(f"add-on `{name}`", lambda platform: name in platform.addons.on(), name)
+
+
+def _own_harbor(platform: Platform) -> bool:
+    return platform.addons.harbor and platform.endpoints.REGISTRY.startswith(f"{platform.host('harbor')}/")
+
+
 ALWAYS = When("always", lambda _: True)
 GITHUB = When("`git.provider: github`", lambda platform: platform.git.provider == "github")
 GITLAB = When("`git.provider: gitlab`", lambda platform: platform.git.provider == "gitlab")
-STORE = When("add-on `storage`", lambda platform: platform.addons.storage)
+STORE, HARBOR, MONITORING, TUNNEL = map(_addon, ("storage", "harbor", "monitoring", "tunnel"))
 NO_STORE = When("no add-on `storage`", lambda platform: not platform.addons.storage)
 GOOGLE = When("Google Cloud Storage", lambda platform: not platform.endpoints.STORAGE_URL)
 CLOUDFLARE = When("Let's Encrypt", lambda platform: platform.tls.issuer.startswith("letsencrypt"))
-HARBOR = When("add-on `harbor`", lambda platform: platform.addons.harbor)
+OWN_REGISTRY = When("images go to add-on `harbor`", _own_harbor, "harbor")
+OTHER_REGISTRY = When("images go elsewhere", lambda platform: not _own_harbor(platform))
+BACKUP = When("add-on `backup`", lambda platform: bool(platform.addons.backup and not platform.addons.harbor), "backup")
+BACKUP_HARBOR = When(
+    "add-ons `backup`, `harbor`", lambda platform: bool(platform.addons.backup and platform.addons.harbor), "backup"
+)
 LOGIN = When("`login`", lambda platform: platform.login is not None)
 
 
@@ -149,10 +169,31 @@ def _token(_: Platform, __: Values) -> str:
 
 def _letters(count: int) -> Made:
     """For programs that want a length, which they take as a key."""
-    letters = string.ascii_letters + string.digits
-    return Made(
-        f"at random, {count} letters and digits", lambda _, __: "".join(secrets.choice(letters) for _ in range(count))
-    )
+
+    def exact(_: Platform, text: str) -> str:
+        found = text.strip()
+        if not re.fullmatch(rf"[A-Za-z0-9]{{{count}}}", found):
+            raise ValueError(f"it has to be {count} letters and digits")
+        return found
+
+    return Made(f"at random, {count} letters and digits", lambda _, __: _random(count), read=exact)
+
+
+def _random(count: int) -> str:
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(count))
+
+
+def _harbor_password(_: Platform, __: Values) -> str:
+    while True:
+        found = _random(32)
+        if _fits_harbor(found):
+            return found
+
+
+def _fits_harbor(password: str) -> bool:
+    """Harbor takes no other: of an account, of a robot."""
+    kinds = ("[A-Z]", "[a-z]", "[0-9]")
+    return 8 <= len(password) <= 128 and all(re.search(kind, password) for kind in kinds)
 
 
 def _htpasswd(_: Platform, values: Values) -> str:
@@ -163,6 +204,20 @@ def _htpasswd(_: Platform, values: Values) -> str:
     salt = base64.b64encode(hashlib.sha256(password).digest()[:16], altchars=b"./").rstrip(b"=")
     line = bcrypt.hashpw(password, b"$2b$10$" + salt[:21] + b".")
     return f"{HARBOR_USER}:{line.decode()}"
+
+
+def _robot_login(robot: Name) -> Made:
+    user = f"robot${robot[1]}"
+
+    def login(platform: Platform, values: Values) -> str:
+        return _docker_config(platform, f"{user}:{values[robot]}")
+
+    return Made(f"of `{' '.join(robot)}`", login, of=(robot,))
+
+
+def _docker_config(platform: Platform, login: str) -> str:
+    host = platform.endpoints.REGISTRY.partition("/")[0]
+    return json.dumps({"auths": {host: {"auth": base64.b64encode(login.encode()).decode()}}})
 
 
 def _ec_key(_: Platform, __: Values) -> str:
@@ -179,10 +234,6 @@ def _storage_tokens(platform: Platform, values: Values) -> str:
     rules = {"write": [values[REGISTRY]], "read": [values[REGISTRY_READ]]}
     buckets = platform.endpoints
     return json.dumps({buckets.REGISTRY_BUCKET: rules, buckets.SCRATCH_BUCKET: "open"})
-
-
-TOKEN = Made("at random, 256 bits", _token)
-EC_KEY = Made("at random, an EC P-256 private key", _ec_key)
 
 
 # ---- what a person types
@@ -240,25 +291,43 @@ def _registry_login(platform: Platform, text: str) -> str:
     user, _, password = text.partition(":")
     if not user or not password or re.search(r"\s", text):
         raise ValueError("write USER:PASSWORD, or a whole Docker config.json")
-    host = platform.endpoints.REGISTRY.partition("/")[0]
-    return json.dumps({"auths": {host: {"auth": base64.b64encode(text.encode()).decode()}}})
+    return _docker_config(platform, text)
+
+
+def _password(platform: Platform, text: str) -> str:
+    found = _line(platform, text)
+    if not _fits_harbor(found):
+        raise ValueError("Harbor wants 8 to 128 characters, with a capital letter, a small one and a digit")
+    return found
+
+
+def _alertmanager(_: Platform, text: str) -> str:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError("not YAML") from None
+    if not isinstance(found, dict) or not {"route", "receivers"} <= found.keys():
+        raise ValueError("not Alertmanager's configuration: it has route and receivers")
+    return text
 
 
 def read(value: Value, platform: Platform, text: str) -> str:
-    """What is stored when a person gives `text`. Raises ValueError, which does not say what it was.
-
-    A value that is made can be given as well, to keep it when the cluster is lost.
-    """
+    """What is stored when a person gives `text`. Raises ValueError, which does not say what it was."""
     if isinstance(value.source, Given):
         return value.source.read(platform, text)
     if value.source.of is not None:
         raise ValueError(f"it is made {value.source.words}: nobody gives it")
-    return (_ec_private_key if value.source is EC_KEY else _line)(platform, text)
+    return (value.source.read or _line)(platform, text)
 
 
 # ---- the table
 
-HARBOR_REGISTRY, HARBOR_USER = ("harbor", "REGISTRY_PASSWD"), "harbor_registry_user"  # the chart's names
+TOKEN = Made("at random, 256 bits", _token)
+EC_KEY = Made("at random, an EC P-256 private key", _ec_key, read=_ec_private_key)
+PASSWORD = Made("at random, 32 letters and digits of each kind", _harbor_password, read=_password)
+HARBOR_REGISTRY, HARBOR_USER = ("harbor-registry-login", "REGISTRY_PASSWD"), "harbor_registry_user"
+ROBOT_PUSH, ROBOT_PULL = ("harbor-robot", "push"), ("harbor-robot", "pull")
+REPOSITORIES = ("argocd-repositories", "password")
 REGISTRY, REGISTRY_READ = ("registry", "credentials"), ("registry-read", "credentials")
 _GITHUB = "GitHub, as the bot's own user: Settings ▸ Developer settings ▸ Fine-grained tokens; with an expiry date"
 _GITLAB = "GitLab: the project's Settings ▸ Access tokens; with an expiry date"
@@ -266,6 +335,10 @@ _OLD_KEY = "make a new key, apply, then `gcloud iam service-accounts keys delete
 _OLD_TOKEN = "make a new token, apply, then delete the old one where it was made"  # noqa: S105 - words
 _RESTART_STORE = "`kubectl -n storage rollout restart deployment/storage`: the store reads its tokens at its start"
 _RUNS = ("mlops-build", "mlops", "mlops-release")
+_PUSH = ("mlops-build", "mlops-release")
+_DOCKER = ".dockerconfigjson"
+_DOCKER_TYPE = "kubernetes.io/dockerconfigjson"
+_PUSH_LEAK = "images can be replaced under their tags; releases name digests that are signed, so none of these changes"
 
 
 def _google(account: str, role: str, bucket: str) -> tuple[str, ...]:
@@ -294,10 +367,12 @@ def _webhook(host: str, name: str) -> Value:
     )
 
 
-def _harbor(key: str, source: Made, purpose: str, *, leak: str = "", rotate: str = "", fixed: bool = False) -> Value:
-    """The chart's own names for keys; without them it makes new values each time that it is rendered."""
+def _harbor(
+    secret: str, key: str, source: Made, purpose: str, *, leak: str = "", rotate: str = "", fixed: bool = False
+) -> Value:
+    """As the chart's values name them; without them it makes new ones each time that it is rendered."""
     return Value(
-        "harbor",
+        f"harbor-{secret}",
         key,
         namespaces=("harbor",),
         purpose=purpose,
@@ -307,6 +382,50 @@ def _harbor(key: str, source: Made, purpose: str, *, leak: str = "", rotate: str
         when=HARBOR,
         fixed=fixed,
     )
+
+
+def _robot(robot: Name, purpose: str, leak: str) -> Value:
+    rotate = "Harbor refuses the new one until it is told: "
+    rotate += "`kubectl -n harbor create job --from=cronjob/harbor-settings settings-$(date +%s)`, or at night"
+    return _harbor("robot", robot[1], PASSWORD, purpose, leak=leak, rotate=rotate)
+
+
+def _backup(when: When, *namespaces: str) -> Value:
+    return Value(
+        "backup",
+        "credentials",
+        namespaces=namespaces,
+        purpose="copies of the databases: a service account's key that may create objects in the bucket",
+        source=Given(_google("trainyard-backup", "storage.objectCreator", "BACKUP_BUCKET"), _account_key),
+        leak="more copies can be put there; none can be read, changed or deleted",
+        rotate=_OLD_KEY,
+        when=when,
+    )
+
+
+def _repositories(key: str, source: Made | Given, purpose: str, leak: str, rotate: str) -> Value:
+    """Argo CD finds them by the label."""
+    return Value(
+        REPOSITORIES[0],
+        key,
+        namespaces=("argocd",),
+        purpose=purpose,
+        source=source,
+        leak=leak,
+        rotate=rotate,
+        when=ALWAYS,
+        optional=True,
+        labels=(("argocd.argoproj.io/secret-type", "repo-creds"),),
+    )
+
+
+def _follows(words: str, make: Callable[[Platform], str]) -> Made:
+    return Made(words, lambda platform, _: make(platform), of=(REPOSITORIES,))
+
+
+def _git_user(platform: Platform) -> str:
+    """Neither looks at it when it gets a token."""
+    return {"github": "x-access-token", "gitlab": "oauth2"}[platform.git.provider]
 
 
 VALUES = (
@@ -438,34 +557,72 @@ VALUES = (
         when=ALWAYS,
         optional=True,
     ),
+    _repositories(
+        REPOSITORIES[1],
+        Given(
+            (
+                f"{_GITHUB}; this repository and releases, Contents: read",
+                f"{_GITLAB}; of the group of this repository and releases, role Reporter, read_repository",
+            ),
+            _line,
+        ),
+        "Argo CD reads this repository and releases, if they are private",
+        "what is deployed, and how, can be read",
+        _OLD_TOKEN,
+    ),
+    _repositories(
+        "url",
+        _follows("from `endpoints.GIT_URL`", lambda platform: platform.endpoints.GIT_URL),
+        "which repositories the token is for: all that begin so",
+        "nothing",
+        "change platform.yaml, apply",
+    ),
+    _repositories("username", _follows("from `git.provider`", _git_user), "goes with the token", "nothing", "nothing"),
+    _repositories("type", _follows("`git`", lambda _: "git"), "goes with the token", "nothing", "nothing"),
     Value(
         "registry-push",
-        ".dockerconfigjson",
-        namespaces=("mlops-build", "mlops-release"),
+        _DOCKER,
+        namespaces=_PUSH,
         purpose="the container registry: build, sbom, sign",
         source=Given(
             (
-                "Harbor ▸ the project of `REGISTRY` ▸ Robot Accounts ▸ New: push and pull repositories; "
-                "Google Artifact Registry: user _json_key_base64, password the key in base64",
+                "Google Artifact Registry: user _json_key_base64, password the key in base64; "
+                "Harbor ▸ the project of `REGISTRY` ▸ Robot Accounts ▸ New: push and pull repositories",
                 "give it as USER:PASSWORD, or as a whole Docker config.json",
             ),
             _registry_login,
         ),
-        leak="images can be replaced under their tags; releases name digests that are signed, so none of these changes",
-        rotate="make a new robot account, apply, then delete the old one",
-        when=ALWAYS,
+        leak=_PUSH_LEAK,
+        rotate="make a new account, apply, then delete the old one",
+        when=OTHER_REGISTRY,
         optional=True,
-        type="kubernetes.io/dockerconfigjson",
+        type=_DOCKER_TYPE,
+    ),
+    Value(
+        "registry-pull",
+        _DOCKER,
+        namespaces=_RUNS,
+        purpose="nodes pull the images of steps, if the registry asks for a login",
+        source=Given(
+            ("as for `registry-push`: an account that can only read", "give it in the same form"), _registry_login
+        ),
+        leak="images, and the code in them, can be read",
+        rotate="make a new account, apply, then delete the old one",
+        when=OTHER_REGISTRY,
+        optional=True,
+        type=_DOCKER_TYPE,
     ),
     _harbor(
+        "admin",
         "HARBOR_ADMIN_PASSWORD",
-        _letters(24),
-        "the first password of Harbor's user `admin`",
-        leak="all of Harbor, unless it was changed there",
-        rotate="Harbor reads it at its first start only: change it there",
+        PASSWORD,
+        "Harbor's user `admin`: the first password, and that of the Job `harbor-settings`",
+        leak="all of Harbor",
+        rotate="Harbor takes it at its first start only: change it there, then `yard secrets set harbor-admin`, apply",
         fixed=True,
     ),
     _harbor(
+        "keys",
         "secretKey",
         _letters(16),
         "encrypts what Harbor keeps in its database",
@@ -473,18 +630,84 @@ VALUES = (
         rotate="never: Harbor could not read what it has",
         fixed=True,
     ),
-    _harbor("secret", _letters(16), "Harbor's core, to its other parts"),
-    _harbor("JOBSERVICE_SECRET", _letters(16), "Harbor's jobs, to its other parts"),
-    _harbor("REGISTRY_HTTP_SECRET", _letters(16), "Harbor's registry: the state of an upload"),
-    _harbor("CSRF_KEY", _letters(32), "Harbor's pages, against requests that another site makes"),
-    _harbor("REGISTRY_PASSWD", _letters(32), "Harbor's core, to its registry"),
+    _harbor("keys", "secret", _letters(16), "Harbor's core, to its other parts"),
+    _harbor("keys", "JOBSERVICE_SECRET", _letters(16), "Harbor's jobs, to its other parts"),
+    _harbor("keys", "REGISTRY_HTTP_SECRET", _letters(16), "Harbor's registry: the state of an upload"),
+    _harbor("keys", "CSRF_KEY", _letters(32), "Harbor's pages, against requests that another site makes"),
+    _harbor("registry-login", HARBOR_REGISTRY[1], _letters(32), "Harbor's core, to its registry"),
     _harbor(
+        "registry-login",
         "REGISTRY_HTPASSWD",
         Made("of `REGISTRY_PASSWD`", _htpasswd, of=(HARBOR_REGISTRY,)),
         "the same, as the registry reads it",
         leak="nothing: it cannot be turned round",
-        rotate="rotate `harbor REGISTRY_PASSWD`: it follows",
+        rotate="rotate `harbor-registry-login REGISTRY_PASSWD`: it follows",
     ),
+    _robot(ROBOT_PUSH, "Harbor's account `robot$push`", _PUSH_LEAK),
+    _robot(ROBOT_PULL, "Harbor's account `robot$pull`", "images, and the code in them, can be read"),
+    Value(
+        "registry-push",
+        _DOCKER,
+        namespaces=_PUSH,
+        purpose="the container registry: build, sbom, sign",
+        source=_robot_login(ROBOT_PUSH),
+        leak="as `harbor-robot push`",
+        rotate="rotate `harbor-robot push`: it follows",
+        when=OWN_REGISTRY,
+        type=_DOCKER_TYPE,
+    ),
+    Value(
+        "registry-pull",
+        _DOCKER,
+        namespaces=_RUNS,
+        purpose="nodes pull the images of steps",
+        source=_robot_login(ROBOT_PULL),
+        leak="as `harbor-robot pull`",
+        rotate="rotate `harbor-robot pull`: it follows",
+        when=OWN_REGISTRY,
+        type=_DOCKER_TYPE,
+    ),
+    Value(
+        "grafana",
+        "password",
+        namespaces=("monitoring",),
+        purpose="Grafana's user `admin`",
+        source=TOKEN,
+        leak="the platform's numbers can be read, and Prometheus asked",
+        rotate="`kubectl -n monitoring rollout restart deployment/grafana`",
+        when=MONITORING,
+    ),
+    Value(
+        "alertmanager",
+        "alertmanager.yaml",
+        namespaces=("monitoring",),
+        purpose="where alerts are sent to",
+        source=Given(("write a file: https://prometheus.io/docs/alerting/latest/configuration",), _alertmanager),
+        leak="whoever has it can write where alerts go: a mail account, a chat",
+        rotate="nothing: Alertmanager takes it by itself",
+        when=MONITORING,
+        optional=True,
+    ),
+    Value(
+        "tunnel",
+        "token",
+        namespaces=("tunnel",),
+        purpose="opens the Cloudflare tunnel",
+        source=Given(
+            (
+                "`cloudflared tunnel login`, `cloudflared tunnel create trainyard`, "
+                "`cloudflared tunnel route dns trainyard hooks.DOMAIN`",
+                "`cloudflared tunnel token trainyard` prints it",
+            ),
+            _line,
+        ),
+        leak="webhooks can be led away and read; none can be made up, as they are signed",
+        rotate="make another tunnel (`route dns --overwrite-dns`), apply, `kubectl -n tunnel rollout restart "
+        "deployment/tunnel`, then `cloudflared tunnel delete` the old one",
+        when=TUNNEL,
+    ),
+    _backup(BACKUP, "argo"),
+    _backup(BACKUP_HARBOR, "argo", "harbor"),
     Value(
         "cloudflare-token",
         "api-token",
@@ -548,9 +771,9 @@ def markdown() -> str:
         rotate = value.rotate.replace("|", "\\|")
         lines.append(f"| `{value.secret}` `{value.key}`{which} | {value.leak} | {rotate} |")
     lines += ["", "## How a person gets them", ""]
-    for value in VALUES:
-        if isinstance(value.source, Given):
-            lines += [f"- `{value.secret}`", *(f"    - {step}" for step in value.source.steps)]
+    told = {value.name + value.source.steps: value.source for value in VALUES if isinstance(value.source, Given)}
+    for (secret, *_), source in told.items():
+        lines += [f"- `{secret}`", *(f"    - {step}" for step in source.steps)]
     return "\n".join([*lines, ""])
 
 

@@ -54,6 +54,10 @@ class Cluster:
         texts = ((place, self.text(place)) for place in value.places(platform))
         return {place: text for place, text in texts if text is not None}
 
+    def labelled(self, namespace: str, name: str, labels: Mapping[str, str]) -> bool:
+        found = (self.secret(namespace, name) or {}).get("metadata", {}).get("labels") or {}
+        return labels.items() <= found.items()
+
     def write(self, obj: Object) -> bool:
         """Apply a Secret; True if its namespace had to be made as well."""
         name = obj["metadata"]["namespace"]
@@ -214,14 +218,16 @@ def _write(platform: Platform, cluster: Cluster, wanted: Mapping[Name, Wanted]) 
         touched = {place.key: wanted[v.name] for place, v in keys.items() if v.name in wanted}
         old = {place.key: cluster.text(place) for place in keys}
         told = {key: want.origin for key, want in touched.items() if old[key] != want.text}
-        if not told:
+        first = next(iter(keys.values()))
+        if not told and (not touched or cluster.labelled(namespace, name, dict(first.labels))):
             unchanged += bool(touched)
             continue
         texts = {key: text for key, text in old.items() if text is not None}
         texts |= {key: want.text for key, want in touched.items()}
-        kind = next(iter(keys.values())).type
-        if cluster.write(_object(namespace, name, kind, texts)):
+        if cluster.write(_object(namespace, name, first, texts)):
             print(f"namespace {namespace}: made")
+        if not told:
+            print(f"{namespace}/{name}: labels")
         for key, origin in told.items():
             print(f"{namespace}/{name}: {key}: {origin}")
         changed += 1
@@ -237,12 +243,13 @@ def _secrets(platform: Platform, named: Iterable[Name]) -> dict[tuple[str, str],
     return found
 
 
-def _object(namespace: str, name: str, kind: str, texts: Mapping[str, str]) -> Object:
+def _object(namespace: str, name: str, value: Value, texts: Mapping[str, str]) -> Object:
+    """The Secret, of the type and with the labels of any of its values."""
     meta: Object = {"name": name, "namespace": namespace}
     body: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": meta}
     if name not in SHARED:
-        meta["labels"] = LABELS
-        body["type"] = kind
+        meta["labels"] = LABELS | dict(value.labels)
+        body["type"] = value.type
     return {**body, "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}}
 
 
@@ -258,9 +265,11 @@ def _state(value: Value, platform: Platform, kept: set[Name], cluster: Cluster |
             told.append(f"in {len(found)} of {len(places)} places in the cluster")
     if told:
         return ", ".join(told)
+    if value.optional:
+        return "optional, not supplied"
     if isinstance(value.source, Made):
         return "not made yet" if cluster else "made by apply"
-    return "optional, not supplied" if value.optional else "missing"
+    return "missing"
 
 
 # ---- small parts
@@ -275,8 +284,10 @@ def _platform() -> Platform:
 
 
 def _find(secret: str, key: str, platform: Platform) -> Value:
-    """The value of this name; without a key, the only one of its Secret."""
+    """The value of this name; without a key, the only one of its Secret that is not made of others."""
     found = [v for v in needed(platform, [(secret, key)]) if v.secret == secret and key in ("", v.key)]
+    if len(found) > 1:
+        found = [v for v in found if isinstance(v.source, Given) or v.source.of is None]
     if len(found) == 1:
         return found[0]
     if found:
@@ -295,13 +306,15 @@ def _find(secret: str, key: str, platform: Platform) -> Value:
 def _names(sops: Sops, platform: Platform) -> set[Name]:
     """What the file has. Raises YardError(INVALID) for what the settings do not ask for: none would apply it."""
     names = sops.names()
-    known = {value.name for value in needed(platform, names)}
+    known = {value.name: value.source for value in needed(platform, names)}
     for name in names:
-        if name not in known:
+        unset = f'take it out: sops unset {FILE} \'["{name[0]}"]["{name[1]}"]\''
+        source = known.get(name)
+        if source is None:
             words = suggest(" ".join(name), (" ".join(other) for other in known))
-            what = f"{PLATFORM} asks for no {' '.join(name)}"
-            todo = f'{words}, or take it out: sops unset {FILE} \'["{name[0]}"]["{name[1]}"]\''
-            raise YardError(what, where=FILE, todo=todo)
+            raise YardError(f"{PLATFORM} asks for no {' '.join(name)}", where=FILE, todo=f"{words}, or {unset}")
+        if isinstance(source, Made) and source.of is not None:
+            raise YardError(f"{' '.join(name)} is made {source.words}: nobody gives it", where=FILE, todo=unset)
     return set(names)
 
 
@@ -324,6 +337,8 @@ def _how(value: Value, platform: Platform) -> list[str]:
     other = {"github": "GitLab", "gitlab": "GitHub"}[platform.git.provider]
     buckets = {name: str(value) for name, value in platform.endpoints if name.endswith("_BUCKET")}
     told = [step for step in steps if not step.startswith(other)]
+    if platform.addons.backup:
+        buckets["BACKUP_BUCKET"] = platform.addons.backup.bucket
     for name, bucket in buckets.items():
         told = [step.replace(name, bucket) for step in told]
     told.append(f"`yard secrets set {' '.join(value.name)}`, with --from-file FILE if it is a file")

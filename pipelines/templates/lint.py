@@ -51,8 +51,6 @@ INSTALLED_ACCOUNTS = {("argo", "argo-server")}
 # what a person puts beside a service: the variables that its mlops.yaml names under `secrets`
 SERVICE_SECRETS = "-secrets"
 
-# what an add-on asks for beside those, or a controller of it makes: (namespace, Secret, key)
-ADDON_SECRETS = {(secret.namespace, secret.name, key) for secret in addons.secrets() for key in secret.keys}
 VALUES = "values.yaml"  # of a chart: no manifest
 
 # (rule, file, field) → why it may be so
@@ -133,7 +131,7 @@ class Manifest:
 @dataclass
 class Tree:
     """All that the rules look at: manifests, the images of versions.yaml, file → bytes of what is in Git, and the keys
-    of Secrets that `yard secrets apply` makes.
+    of Secrets that `yard secrets apply` or a controller makes.
     """
 
     manifests: list[Manifest]
@@ -203,7 +201,10 @@ def load(root: Path = ROOT) -> Tree:
     platform = settings.load(root / settings.FILE)
     manifests += _releases(platform, images)
     sizes = {name: (root / name).stat().st_size for name in tracked}
-    return Tree(manifests, set(images.values()), sizes, secret_values.places(platform))
+    made = {
+        secret_values.Place(secret.namespace, secret.name, key) for secret in addons.secrets() for key in secret.keys
+    }
+    return Tree(manifests, set(images.values()), sizes, secret_values.places(platform) | made)
 
 
 def _releases(platform: settings.Platform, images: dict[str, str]) -> Iterator[Manifest]:
@@ -565,9 +566,10 @@ def _secrets(tree: Tree) -> Iterator[Problem]:
         if of_service and name == f"{manifest.name}{SERVICE_SECRETS}" and key:
             continue
         place = secret_values.Place(namespace, name, key)
-        if place not in tree.secrets and (namespace, name, key) not in ADDON_SECRETS:
+        if place not in tree.secrets:
             what = f"Secret {name}, key {key or '?'}, in namespace {namespace}: nobody is told to make it"
-            yield manifest.problem(field, what, "correct it, or add it to pipelines/secret_values.py")
+            todo = "correct it, or add it to pipelines/secret_values.py; what a controller makes, to its add-on"
+            yield manifest.problem(field, what, todo)
 
 
 def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:
@@ -593,6 +595,9 @@ def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:
                     at = f"{field}.volumeMounts[{mount['name']}]"
                     for key in sorted(keys):
                         yield pod.manifest, at, pod.namespace, secret["secretName"], key
+    for account in tree.of("ServiceAccount"):
+        for entry in account.body.get("imagePullSecrets", []):
+            yield account, "imagePullSecrets", account.namespace, entry["name"], ".dockerconfigjson"
     for source in tree.of("EventSource"):
         for kind, events in source.body["spec"].items():
             for name, event in events.items() if isinstance(events, dict) else ():

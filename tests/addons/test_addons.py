@@ -11,6 +11,7 @@ import yaml
 
 from pipelines import platform as settings
 from pipelines.errors import YardError
+from pipelines.secret_values import needed, places
 from pipelines.templates import addons, render
 from pipelines.templates._parts import Images
 
@@ -154,23 +155,62 @@ def test_each_pin_is_used():
     assert {addon.chart.name for addon in addons.ADDONS.values() if addon.chart} == set(PINS.charts)
 
 
-def test_every_secret_that_a_pod_reads_is_in_the_table():
+# what names a Secret in a manifest or a chart's values, and what names its key beside it
+NAMES = re.compile(r"(secretName|configSecret|existing\w*Secret\w*)")
+MADE = ("CloudNativePG", "cert-manager", "Kubernetes")
+
+
+def named(node, at=""):
+    """(Secret, key) in a manifest; a key of "" is any."""
+    if isinstance(node, list):
+        for entry in node:
+            yield from named(entry, at)
+        return
+    if not isinstance(node, dict):
+        return
+    if at in ("secretKeyRef", "credentials") and {"name", "key"} <= node.keys():
+        yield node["name"], node["key"]
+    for key, value in node.items():
+        if isinstance(value, str) and NAMES.fullmatch(key) and not key.endswith("Key"):
+            yield value, node.get(f"{key}Key", "")
+        elif isinstance(value, str) and key == "existingSecretSecretKey":  # the chart's name for a Secret
+            yield value, "secretKey"
+        yield from named(value, key)
+
+
+def test_every_secret_that_an_add_on_names_is_in_the_table_or_some_controller_makes_it():
     given = platform(addons=ALL)
-    told = {(secret.namespace, secret.name): set(secret.keys) for secret in addons.secrets()}
-    read: list[tuple[str, str, str]] = []
-    for kind in ("Deployment", "CronJob", "Job"):
-        for body in objects(given, kind):
-            spec, space = pod(body), body["metadata"]["namespace"]
-            for container in [*spec.get("initContainers", []), *spec["containers"]]:
-                refs = [
-                    entry["valueFrom"]["secretKeyRef"] for entry in container.get("env", []) if "valueFrom" in entry
-                ]
-                read += [(space, ref["name"], ref["key"]) for ref in refs]
-            read += [(space, v["secret"]["secretName"], "") for v in spec.get("volumes", []) if "secret" in v]
-    assert len(read) > 8
-    for space, name, key in read:
-        assert (space, name) in told, name
-        assert not key or key in told[space, name], (name, key)
+    known = {tuple(place) for value in needed(given) for place in value.places(given)}
+    for secret in addons.secrets():
+        assert secret.maker in MADE
+        assert not {name for name in known if name[:2] == (secret.namespace, secret.name)}, "it has two makers"
+        known |= {(secret.namespace, secret.name, key) for key in secret.keys}
+    known |= {(space, name, "") for space, name, _ in known}
+    found = set()
+    for file, bodies in files(given).items():
+        addon = addons.ADDONS[file.split("/")[1]]
+        for body in bodies:
+            space = body.get("metadata", {}).get("namespace") or addon.destination
+            found |= {(space, *use) for use in named(body)}
+    assert found - known == set()
+    # none is made for nothing: but for what Harbor's chart reads under keys that it names itself, and other namespaces
+    unused = {name[:2] for name in known if name[0] in ("harbor", "monitoring", "tunnel", "storage")}
+    assert unused - {name[:2] for name in found} == set()
+    assert {key for _, secret, key in found if secret == "harbor-keys" and key} == {
+        "CSRF_KEY",
+        "JOBSERVICE_SECRET",
+        "REGISTRY_HTTP_SECRET",
+        "secretKey",
+    }
+
+
+def test_the_secrets_in_the_document_are_those_of_the_table():
+    text = addons.markdown(PINS)
+    for secret in addons.secrets():
+        assert f"- Secret `{secret.name}` in {secret.namespace}, {secret.what}: {secret.maker} makes it" in text
+    tunnel = text.partition("## tunnel")[2].partition("\n## ")[0]
+    assert "- Secrets that a person supplies ([secrets.md](secrets.md)): `tunnel`" in tunnel
+    assert "`harbor-keys`, `harbor-registry-login`, `harbor-robot`" in text
 
 
 # ---- each
@@ -228,7 +268,8 @@ def test_the_databases_are_not_taken_away_without_a_person():
 
 def test_harbor_is_given_each_secret_that_its_chart_would_make():
     values = files(platform(addons=ALL))["applications/harbor/values.yaml"][0]
-    told = {secret.name for secret in addons.secrets(["harbor"])}
+    table = {place.secret for place in places(platform(addons=ALL)) if place.namespace == "harbor"}
+    told = table | {secret.name for secret in addons.secrets() if secret.namespace == "harbor"}
     given = {
         values["existingSecretAdminPassword"],
         values["existingSecretSecretKey"],

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Api:
-    """`secrets` by (namespace, name): type, data (plain text), and key → the manager that applied it last."""
+    """`secrets` by (namespace, name): type, labels, data (plain text), and key → the manager that applied it last."""
 
     def __init__(self, *namespaces):
         self.namespaces = set(namespaces)
@@ -29,7 +29,8 @@ class Api:
     def put(self, namespace, name, manager="kubectl", kind="Opaque", **data):
         """What somebody else made."""
         self.namespaces.add(namespace)
-        self.secrets[namespace, name] = {"type": kind, "data": data, "owners": dict.fromkeys(data, manager)}
+        owners = dict.fromkeys(data, manager)
+        self.secrets[namespace, name] = {"type": kind, "labels": {}, "data": data, "owners": owners}
 
     def data(self, namespace, name):
         return self.secrets[namespace, name]["data"]
@@ -43,12 +44,13 @@ class Api:
         if namespace not in self.namespaces:
             return 404, f'namespaces "{namespace}" not found'
         kind = body.get("type", "Opaque")
-        old = self.secrets.setdefault((namespace, name), {"type": kind, "data": {}, "owners": {}})
+        old = self.secrets.setdefault((namespace, name), {"type": kind, "labels": {}, "data": {}, "owners": {}})
         if "type" in body and old["type"] != kind:
             return 422, f'Secret "{name}" is invalid: type: Invalid value: "{kind}": field is immutable'
         data = {key: base64.b64decode(value).decode() for key, value in body["data"].items()}
         for key in [key for key, owner in old["owners"].items() if owner == manager and key not in data]:
             del old["data"][key], old["owners"][key]
+        old["labels"] |= body["metadata"].get("labels", {})
         old["data"] |= data
         old["owners"] |= dict.fromkeys(data, manager)
         return 200, ""
@@ -86,7 +88,9 @@ def serve(api, tls=None):
             if name and (namespace, name) in api.secrets:
                 found = api.secrets[namespace, name]
                 data = {key: base64.b64encode(text.encode()).decode() for key, text in found["data"].items()}
-                self.answer(200, {"kind": "Secret", "type": found["type"], **({"data": data} if data else {})})
+                meta = {"name": name, **({"labels": found["labels"]} if found["labels"] else {})}
+                body = {"kind": "Secret", "metadata": meta, "type": found["type"]}
+                self.answer(200, {**body, **({"data": data} if data else {})})
             elif not name and namespace in api.namespaces:
                 self.answer(200, {"kind": "Namespace", "metadata": {"name": namespace}})
             else:

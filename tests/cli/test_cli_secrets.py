@@ -493,18 +493,19 @@ def test_only_what_is_made_by_itself_is_rotated(started, yard, api):
 def test_a_secret_with_many_keys_is_whole_after_one_of_them_changed(started, yard, api):
     import bcrypt
 
-    text = PLATFORM.replace("storage: true", "harbor: true, postgresql: true, storage: true")
-    (started / "platform.yaml").write_text(text)
-    api.put("harbor", "harbor", "someone", theirs="stays")
+    harbor(started)
+    api.put("harbor", "harbor-registry-login", "someone", theirs="stays")
     assert yard("secrets", "apply").code == 0
-    assert len([path for path in api.writes if path.endswith("/secrets/harbor")]) == 1
-    before = dict(api.data("harbor", "harbor"))
-    assert len(before["secretKey"]) == 16
+    assert len([path for path in api.writes if path.endswith("/harbor-keys")]) == 1
+    keys, before = api.data("harbor", "harbor-keys"), dict(api.data("harbor", "harbor-registry-login"))
+    assert {key: len(text) for key, text in keys.items() if len(text) != 16} == {"CSRF_KEY": 32}
+    assert set(keys) == {"secretKey", "secret", "CSRF_KEY", "JOBSERVICE_SECRET", "REGISTRY_HTTP_SECRET"}
     assert yard("secrets", "apply").out.startswith("0 Secrets changed")
-    assert yard("secrets", "rotate", "harbor").code == Exit.USAGE  # which key?
-    assert yard("secrets", "rotate", "harbor", "secretKey").code == Exit.REFUSED
-    assert yard("secrets", "rotate", "harbor", "REGISTRY_PASSWD").code == 0
-    after = api.data("harbor", "harbor")
+    assert yard("secrets", "rotate", "harbor-keys").code == Exit.USAGE  # which key?
+    assert yard("secrets", "rotate", "harbor-keys", "secretKey").code == Exit.REFUSED
+    assert yard("secrets", "rotate", "harbor-admin").code == Exit.REFUSED
+    assert yard("secrets", "rotate", "harbor-registry-login", "REGISTRY_PASSWD").code == 0
+    after = api.data("harbor", "harbor-registry-login")
     assert {key for key in before if before[key] != after[key]} == {"REGISTRY_PASSWD", "REGISTRY_HTPASSWD"}
     user, _, line = after["REGISTRY_HTPASSWD"].partition(":")
     assert user == "harbor_registry_user"
@@ -519,6 +520,149 @@ def test_a_registry_login_has_the_form_that_the_builder_reads(started, yard, giv
     }
     (login,) = json.loads(api.data("mlops-build", "registry-push")[".dockerconfigjson"])["auths"].items()
     assert login == ("harbor.example.com", {"auth": base64.b64encode(b"robot$ci:secret-word").decode()})
+
+
+def harbor(box, more=""):
+    (box / "platform.yaml").write_text(
+        PLATFORM.replace("{storage: true}", f"{{harbor: true, postgresql: true, storage: true}}{more}")
+    )
+
+
+def test_a_robot_s_password_is_the_login_of_those_who_use_it(started, yard, give, api):
+    harbor(started)
+    assert yard("secrets", "apply").code == 0
+
+    def logins():
+        robot = api.data("harbor", "harbor-robot")
+        assert all(8 <= len(robot[key]) <= 128 for key in robot)
+        assert all(re.search(kind, robot[key]) for key in robot for kind in ("[A-Z]", "[a-z]", "[0-9]"))
+        found = {"push": api.values("registry-push"), "pull": api.values("registry-pull")}
+        for key, secrets in found.items():
+            auth = base64.b64encode(f"robot${key}:{robot[key]}".encode()).decode()
+            wanted = {".dockerconfigjson": json.dumps({"auths": {"harbor.example.com": {"auth": auth}}})}
+            assert list(secrets.values()) == [wanted] * len(secrets)
+        assert set(found["push"]) == {"mlops-build", "mlops-release"}
+        assert set(found["pull"]) == {"mlops-build", "mlops", "mlops-release"}
+        return robot["push"], robot["pull"]
+
+    before = logins()
+    assert yard("secrets", "rotate", "harbor-robot", "push").code == 0
+    after = logins()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+    assert "a capital letter" in give("all-small-1", "harbor-robot", "pull").err
+    assert give("Given2by3a4person", "harbor-robot", "pull").code == 0
+    assert yard("secrets", "apply").code == 0
+    assert logins() == (after[0], "Given2by3a4person")
+
+
+def test_a_login_from_before_harbor_is_told_of(started, yard, give, api):
+    assert give("robot$ci:secret-word", "registry-push").code == 0
+    harbor(started)
+    said = yard("secrets", "apply")
+    assert said.code == Exit.INVALID
+    assert "registry-push .dockerconfigjson is made of `harbor-robot push`: nobody gives it" in said.err
+    assert 'take it out: sops unset secrets.enc.yaml \'["registry-push"][".dockerconfigjson"]\'' in said.err
+    assert api.writes == []
+
+
+def test_harbor_s_passwords_go_to_no_other_registry(started, yard, give, api):
+    harbor(started, "\nendpoints: {REGISTRY: europe-docker.pkg.dev/acme/ml}")
+    assert give("_json_key_base64:e30=", "registry-push").code == 0
+    assert yard("secrets", "apply").code == 0
+    (login,) = json.loads(api.data("mlops-build", "registry-push")[".dockerconfigjson"])["auths"]
+    assert login == "europe-docker.pkg.dev"
+    assert api.values("registry-pull") == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [("secretKey", "k" * 16, "k" * 15), ("CSRF_KEY", "0" * 32, "0" * 31 + "-")],
+)
+def test_a_key_that_is_given_has_the_length_that_harbor_takes(started, yard, give, key, right, wrong):
+    harbor(started)
+    said = give(wrong, "harbor-keys", key)
+    assert said.code == Exit.INVALID
+    assert "letters and digits" in said.err
+    assert give(right, "harbor-keys", key).code == 0
+
+
+# ---- Argo CD's repositories
+
+CREDENTIALS = "argocd-repositories"
+REPO_CREDS = {"argocd.argoproj.io/secret-type": "repo-creds", "app.kubernetes.io/managed-by": "trainyard"}
+
+
+@pytest.mark.parametrize(
+    ("more", "url", "user"),
+    [
+        ("", "https://github.com", "x-access-token"),
+        ("git: {provider: gitlab}\nendpoints: {GIT_URL: 'https://git.lan'}\n", "https://git.lan", "oauth2"),
+    ],
+)
+def test_argo_cd_gets_one_token_for_all_private_repositories(started, yard, give, api, more, url, user):
+    (started / "platform.yaml").write_text(PLATFORM + more)
+    assert yard("secrets", "apply").code == 0
+    assert api.values(CREDENTIALS) == {}  # public ones need none
+    assert f"{CREDENTIALS} url" in yard("secrets", "list").out
+    assert "nobody gives it" in give("https://elsewhere", CREDENTIALS, "url").err
+    assert give("reads-them", CREDENTIALS).code == 0
+    assert yard("secrets", "apply").code == 0
+    found = api.secrets["argocd", CREDENTIALS]
+    assert found["data"] == {"type": "git", "url": url, "username": user, "password": "reads-them"}
+    assert found["labels"] == REPO_CREDS
+    api.writes = []
+    assert yard("secrets", "apply").code == 0
+    assert api.writes == []
+
+
+def test_a_label_that_somebody_took_away_comes_back(started, yard, give, api):
+    give("reads-them", CREDENTIALS, "password")
+    assert yard("secrets", "apply").code == 0
+    api.secrets["argocd", CREDENTIALS]["labels"] = {}
+    assert f"argocd/{CREDENTIALS}: labels" in yard("secrets", "apply").out
+    assert api.secrets["argocd", CREDENTIALS]["labels"] == REPO_CREDS
+
+
+# ---- add-ons
+
+ALERTS = "route: {receiver: team}\nreceivers: [{name: team}]\n"
+
+
+def test_all_add_ons_have_what_they_need_and_a_second_apply_does_nothing(started, yard, give, api):
+    every = "{harbor: true, postgresql: true, nfs: {server: nas, path: /x}, gpu: true, monitoring: true, tunnel: true, "
+    every += "storage: true, backup: {bucket: acme-copies}}\nnodes: [{name: box, gpu: true}]"
+    (started / "platform.yaml").write_text(PLATFORM.replace("{storage: true}", every))
+    said = yard("secrets", "apply")
+    assert said.code == Exit.NOT_FOUND
+    assert "a person has to supply: tunnel token, backup credentials" in said.err
+    assert "gs://acme-copies --role roles/storage.objectCreator" in yard("secrets", "list").out
+    key = json.dumps({"type": "service_account", "private_key": "-----BEGIN"})
+    for value, name in (("eyJ0", "tunnel"), (key, "backup"), (ALERTS, "alertmanager")):
+        assert give(value, name).code == 0
+    for wrong in ("receivers: [", "team", "route: {}"):
+        assert give(wrong, "alertmanager").code == Exit.INVALID
+    assert yard("secrets", "apply").code == 0
+    settings = platform.load(started / "platform.yaml")
+    for value in secret_values.needed(settings):
+        if not value.optional:
+            assert all(api.data(place.namespace, place.secret)[place.key] for place in value.places(settings))
+    assert set(api.values("backup")) == {"argo", "harbor"}
+    assert api.data("monitoring", "alertmanager") == {"alertmanager.yaml": ALERTS}
+    before, api.writes = copy.deepcopy(api.secrets), []
+    again = yard("secrets", "apply")
+    assert again.out.startswith("0 Secrets changed")
+    assert (api.writes, api.secrets) == ([], before)
+
+
+def test_without_harbor_nothing_is_brought_to_its_namespace(started, yard, give, api):
+    (started / "platform.yaml").write_text(
+        PLATFORM.replace("{storage: true}", "{postgresql: true, storage: true, backup: {bucket: acme-copies}}")
+    )
+    assert give(json.dumps({"type": "service_account", "private_key": "-----BEGIN"}), "backup").code == 0
+    assert yard("secrets", "apply").code == 0
+    assert set(api.values("backup")) == {"argo"}
+    assert "harbor" not in api.namespaces
 
 
 def test_list_says_where_each_value_is_and_how_to_get_what_is_missing(box, yard, give, api):
@@ -637,9 +781,11 @@ def test_a_kubeconfig_with_a_token(started, yard, api, monkeypatch, tmp_path):
 
 def every_platform():
     """Settings for each way in which what is needed can differ."""
+    copies = "backup: {bucket: acme-copies}"
     for store in (
-        "addons: {storage: true, harbor: true, postgresql: true}\n",
-        "",
+        f"addons: {{storage: true, harbor: true, postgresql: true, monitoring: true, tunnel: true, {copies}}}\n",
+        f"addons: {{postgresql: true, {copies}}}\n",
+        "addons: {harbor: true, postgresql: true}\nendpoints: {REGISTRY: gcr.io/x}\n",
         "endpoints: {STORAGE_URL: http://x}\n",
     ):
         for git in ("github", "gitlab"):

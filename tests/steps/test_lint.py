@@ -56,6 +56,7 @@ GRAFANA, DEFAULT = "Ingress/monitoring/grafana", "storageclass.kubernetes.io/is-
 PATH = ("spec", "rules", 0, "http", "paths", 0, "backend", "service")
 ARCHIVE, BACKUP = "Cluster/argo/archive", "CronJob/argo/backup-archive"
 CRON_POD = ("spec", "jobTemplate", "spec", "template", "spec")
+DUMP, PULLER = (*CRON_POD, "initContainers", "dump", "env"), "ServiceAccount/mlops/pipeline"
 CLAIM = ("spec", "templates", "claim")
 TEST = ("spec", "templates", "test")
 BUILD = ("spec", "templates", "build")
@@ -155,6 +156,8 @@ BROKEN = [
     Broken("secrets", SERVED, (*TOKEN, "name"), "cats-secrets", "Secret cats-secrets, key TOKEN, in namespace digits"),
     Broken("secrets", BUS, ("spec", "webhook", "built", "authSecret", "name"), "token", "Secret token"),
     Broken("secrets", BACKUP, (*CRON_POD, "volumes", "backup", "secret", "secretName"), "registry", "archive.yaml"),
+    Broken("secrets", BACKUP, (*DUMP, "PGUSER", "valueFrom", "secretKeyRef", "key"), "user", "archive-app, key user"),
+    Broken("secrets", PULLER, ("imagePullSecrets", 0, "name"), "regsitry", "Secret regsitry, key .dockerconfigjson"),
     Broken(
         "secrets",
         CONTROLLER,

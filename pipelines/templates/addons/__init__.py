@@ -25,7 +25,6 @@ STORAGE = Addon(
     destination=storage.NAME,
     namespaces=(storage.NAME,),
     wave=-1,
-    secrets=(Secret(storage.NAME, "storage-tokens", ("tokens.json",), "who may use which bucket"),),
 )
 
 ADDONS: dict[str, Addon] = {
@@ -64,6 +63,6 @@ def markdown(pins: Pins) -> str:
     return _docs.markdown(ADDONS.values(), pins)
 
 
-def secrets(names: list[str] | None = None) -> list[Secret]:
-    """The Secrets of these add-ons, of all if none is named."""
-    return [secret for addon in ADDONS.values() if names is None or addon.name in names for secret in addon.secrets]
+def secrets() -> list[Secret]:
+    """The Secrets that controllers make for add-ons, on or off."""
+    return [secret for addon in ADDONS.values() for secret in addon.secrets]

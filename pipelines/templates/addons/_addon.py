@@ -32,13 +32,13 @@ class Chart(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """A Secret that must be there before the add-on works. `made`: by which controller, or "" for `yard secrets`."""
+    """A Secret that a controller makes by itself. All others are in pipelines/secret_values.py."""
 
     namespace: str
     name: str
     keys: tuple[str, ...]
     what: str
-    made: str = ""
+    maker: str
 
 
 class Addon(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from inspect import getdoc
 from sys import modules
 
+from pipelines.secret_values import VALUES, Given, Made
 from pipelines.templates.addons._addon import Addon, Pins
 
 HEAD = """# Add-ons
@@ -29,12 +30,15 @@ def markdown(addons: Iterable[Addon], pins: Pins) -> str:
         text.append(f"- namespaces: {', '.join(addon.namespaces) or 'none of its own'}\n")
         if addon.unchecked:
             text.append(f"- not checked here: {addon.unchecked}\n")
-        if addon.secrets:
-            text.append("\n| Secret | namespace | keys | what | made by |\n| --- | --- | --- | --- | --- |\n")
         for secret in addon.secrets:
-            keys = ", ".join(f"`{key}`" for key in secret.keys)
-            made = secret.made or "`yard secrets`"
-            text.append(f"| `{secret.name}` | {secret.namespace} | {keys} | {secret.what} | {made} |\n")
+            text.append(f"- Secret `{secret.name}` in {secret.namespace}, {secret.what}: {secret.maker} makes it\n")
+        for words, kind in (("a person supplies", Given), ("`yard secrets apply` makes", Made)):
+            names = dict.fromkeys(
+                value.secret for value in VALUES if value.when.addon == addon.name and isinstance(value.source, kind)
+            )
+            if names:
+                listed = ", ".join(f"`{name}`" for name in names)
+                text.append(f"- Secrets that {words} ([secrets.md](secrets.md)): {listed}\n")
     return "".join(text)
 
 

@@ -11,7 +11,7 @@ from pipelines.platform import Backup, Platform
 from pipelines.templates import network
 from pipelines.templates._parts import Images
 from pipelines.templates.addons import _objects as k
-from pipelines.templates.addons._addon import Addon, Manifest, Pins, Secret
+from pipelines.templates.addons._addon import Addon, Manifest, Pins
 from pipelines.templates.addons.harbor import NAME as HARBOR
 from pipelines.templates.addons.postgresql import ARCHIVE, ARGO, PORT
 
@@ -80,12 +80,6 @@ def _way(database: str, namespace: str) -> Manifest:
     return k.from_namespaces(f"{NAME}-{database}", namespace, pods, {}, network._dns(), base, store)
 
 
-def _secret(namespace: str) -> Secret:
-    return Secret(
-        namespace, NAME, ("credentials",), "a service account's key (JSON) that may create objects in the bucket"
-    )
-
-
 ADDON = Addon(
     NAME,
     files,
@@ -93,5 +87,4 @@ ADDON = Addon(
     namespaces=(),
     wave=1,
     needs=("postgresql",),
-    secrets=(_secret(ARGO), _secret(HARBOR)),
 )

@@ -169,26 +169,6 @@ ADDON = Addon(
     needs=("postgresql",),
     chart=Chart(NAME, "https://helm.goharbor.io", NAME),
     secrets=(
-        Secret(NAME, ADMIN, (PASSWORD,), "the first password of user `admin`"),
-        Secret(
-            NAME,
-            KEYS,
-            ("secretKey", "secret", "CSRF_KEY", "JOBSERVICE_SECRET", "REGISTRY_HTTP_SECRET"),
-            "what Harbor's parts know each other by; secretKey and secret have 16 letters, CSRF_KEY 32",
-        ),
-        Secret(
-            NAME,
-            CREDENTIALS,
-            ("REGISTRY_PASSWD", "REGISTRY_HTPASSWD"),
-            "Harbor's own login to its registry, and the same as `harbor_registry_user:<bcrypt>`",
-        ),
-        Secret(
-            NAME,
-            ROBOT,
-            ("push", "pull"),
-            "the passwords of robot$push and robot$pull, which are also in `registry-push` and `registry-pull`; "
-            "with a capital letter, a small one and a digit each",
-        ),
         Secret(NAME, f"{NAME}-app", ("username", "password"), "the database's login", "CloudNativePG"),
         Secret(NAME, TOKENS, ("tls.crt", "tls.key"), "signs tokens", "cert-manager"),
         Secret(NAME, "harbor-tls", ("tls.crt", "tls.key"), "the address's certificate", "cert-manager"),

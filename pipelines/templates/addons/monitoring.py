@@ -321,10 +321,6 @@ ADDON = Addon(
     namespaces=(NAME,),
     wave=1,
     secrets=(
-        Secret(NAME, GRAFANA, ("password",), "the password of Grafana's user `admin`"),
-        Secret(
-            NAME, "alertmanager", ("alertmanager.yaml",), "where alerts are sent to, as Alertmanager reads it; optional"
-        ),
         Secret(NAME, "prometheus-token", ("token",), "Prometheus' own token, for the kubelet", "Kubernetes"),
         Secret(NAME, "grafana-tls", ("tls.crt", "tls.key"), "the address's certificate", "cert-manager"),
     ),

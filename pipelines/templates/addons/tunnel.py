@@ -11,7 +11,7 @@ from pipelines.platform import Platform
 from pipelines.templates import namespaces
 from pipelines.templates._parts import Images
 from pipelines.templates.addons import _objects as k
-from pipelines.templates.addons._addon import Addon, Manifest, Pins, Secret
+from pipelines.templates.addons._addon import Addon, Manifest, Pins
 
 NAME = "tunnel"
 METRICS = 2000
@@ -91,6 +91,5 @@ ADDON = Addon(
     destination=NAME,
     namespaces=(NAME,),
     wave=1,
-    secrets=(Secret(NAME, NAME, ("token",), "opens the tunnel: `cloudflared tunnel token NAME` prints it"),),
     unchecked="the tunnel itself: it needs an account at Cloudflare",
 )
