@@ -91,8 +91,8 @@ def _config(platform: Platform) -> list[Manifest]:
         "admin.enabled": "false" if platform.login else "true",
         "users.anonymous.enabled": "false",
         "exec.enabled": "false",
-        # a webhook tells of a push; this is how soon a lost one is made up for
-        "timeout.reconciliation": "180s",
+        # a webhook tells of a push; this is how soon a lost one is made up for, and a change that Argo CD does not watch
+        "timeout.reconciliation": "60s",
         **health.settings(),
     }
     if platform.login:

@@ -62,6 +62,23 @@ end
 return { status = "Healthy", message = "" }
 """
 
+# Upstream's says Degraded in the second between a name's acceptance and the kind's arrival; Argo CD hears of no later
+# change, for a CRD is of no Application, and the wave above it fails.
+_KIND = """\
+for _, condition in ipairs((obj.status or {}).conditions or {}) do
+  local kind, state = condition.type, condition.status
+  if (kind == "NamesAccepted" and state == "False") or (kind == "NonStructuralSchema" and state == "True") then
+    return { status = "Degraded", message = condition.message or kind }
+  end
+end
+for _, condition in ipairs((obj.status or {}).conditions or {}) do
+  if condition.type == "Established" and condition.status == "True" then
+    return { status = "Healthy", message = "" }
+  end
+end
+return { status = "Progressing", message = "not established yet" }
+"""
+
 
 def _events(*conditions: str) -> str:
     return _EVENTS % ", ".join(f'"{condition}"' for condition in conditions)
@@ -70,6 +87,7 @@ def _events(*conditions: str) -> str:
 # group/kind → script
 CHECKS = {
     "argoproj.io/Application": _APPLICATION,
+    "apiextensions.k8s.io/CustomResourceDefinition": _KIND,
     "argoproj.io/EventBus": _events("Configured", "Deployed"),
     "argoproj.io/EventSource": _events("SourcesProvided", "Deployed"),
     "argoproj.io/Sensor": _events("DependenciesProvided", "TriggersProvided", "Deployed"),

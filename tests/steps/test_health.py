@@ -28,7 +28,8 @@ def committed(kind: str) -> str:
     kustomization = yaml.safe_load((render.ROOT / "argocd/install/kustomization.yaml").read_text())
     patches = [yaml.safe_load(patch["patch"]) for patch in kustomization["patches"]]
     (config,) = [patch for patch in patches if patch["metadata"]["name"] == "argocd-cm"]
-    return str(config["data"][f"resource.customizations.health.argoproj.io_{kind}"])
+    group = "apiextensions.k8s.io" if kind == "CustomResourceDefinition" else "argoproj.io"
+    return str(config["data"][f"resource.customizations.health.{group}_{kind}"])
 
 
 def application(sync: str, health: str = "", phase: str = "", message: str = "", **conditions: str) -> dict[str, Any]:
@@ -118,6 +119,22 @@ def test_who_waits_for_the_bus_is_not_degraded(kind, reason):
 
 
 def test_each_check_is_named_as_argo_cd_looks_it_up():
-    assert set(health.settings()) == {
-        f"resource.customizations.health.argoproj.io_{kind}" for kind in ("Application", *KINDS)
+    names = {f"argoproj.io_{kind}" for kind in ("Application", *KINDS)} | {
+        "apiextensions.k8s.io_CustomResourceDefinition"
     }
+    assert set(health.settings()) == {f"resource.customizations.health.{name}" for name in names}
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ([], ("Progressing", "not established yet")),
+        (["NamesAccepted=True"], ("Progressing", "not established yet")),
+        (["NamesAccepted=True", "Established=False"], ("Progressing", "not established yet")),
+        (["NamesAccepted=True", "Established=True"], ("Healthy", "")),
+        (["NamesAccepted=False", "Established=False"], ("Degraded", "taken")),
+        (["Established=True", "NonStructuralSchema=True"], ("Degraded", "NonStructuralSchema")),
+    ],
+)
+def test_a_kind_that_is_not_established_yet_is_waited_for(states, told):
+    assert judge("CustomResourceDefinition", conditions(*states, message="taken")) == told
