@@ -91,7 +91,7 @@ def _config(platform: Platform) -> list[Manifest]:
         "admin.enabled": "false" if platform.login else "true",
         "users.anonymous.enabled": "false",
         "exec.enabled": "false",
-        # a webhook tells of a push; this is how soon a lost one is made up for, and a change that Argo CD does not watch
+        # a webhook tells of a push; this is how soon a lost one is made up for, and what Argo CD does not watch
         "timeout.reconciliation": "60s",
         **health.settings(),
     }
