@@ -30,7 +30,7 @@ print(json.dumps([distributions, own]))
 EVERYTHING = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted((ROOT / "pipelines").rglob("*.py"))
-    if path.parent.name != "templates" and path.name != "__main__.py"
+    if ROOT / "pipelines/templates" not in path.parents and path.name != "__main__.py"
 ]
 
 
@@ -91,9 +91,18 @@ def test_the_store_of_a_cluster_runs_with_least_rights():
     (container,) = pod["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert kinds["NetworkPolicy"]["spec"]["podSelector"] == kinds["Deployment"]["spec"]["selector"]
-    # what every namespace of ours is labelled with is what the policy lets in
+    # every namespace with pipelines or a service is let in by the label that says what it is for
     (rule,) = kinds["NetworkPolicy"]["spec"]["ingress"]
-    labels = [peer["namespaceSelector"]["matchLabels"] for peer in rule["from"]]
-    for path in ("mlops/config/mlops.yaml", "applications/services/digits-dev/namespace.yaml"):
+    purposes = {"key": "trainyard/purpose", "operator": "In", "values": ["pipelines", "service"]}
+    assert [peer["namespaceSelector"] for peer in rule["from"]] == [
+        {"matchExpressions": [purposes]},
+        {"matchLabels": {"kubernetes.io/metadata.name": "argo"}},  # reads what steps printed
+    ]
+    for path in (
+        "mlops/config/mlops.yaml",
+        "mlops/config/mlops-build.yaml",
+        "mlops/config/mlops-release.yaml",
+        "applications/services/digits-dev/namespace.yaml",
+    ):
         namespace = next(iter(yaml.safe_load_all((ROOT / path).read_text())))
-        assert namespace["metadata"]["labels"] in labels
+        assert namespace["metadata"]["labels"]["trainyard/purpose"] in purposes["values"]

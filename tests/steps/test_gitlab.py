@@ -175,6 +175,8 @@ def test_the_manifests_break_no_rule(gitlab, monkeypatch):
     mine = []
     for owned in render.OWNED:
         for path in sorted((gitlab / owned).rglob("*.yaml")):
+            if path.name == lint.VALUES:  # a chart's, no manifest
+                continue
             mine += [lint.Manifest(path.relative_to(gitlab).as_posix(), body) for body in documents(path)]
     mine += [manifest for manifest in committed.manifests if lint.RELEASES in manifest.file]
     assert list(lint.problems(lint.Tree(mine, committed.images, {}, committed.secrets))) == []

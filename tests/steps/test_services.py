@@ -165,12 +165,15 @@ def test_the_knobs_that_are_tried_are_those_that_there_are():
 # the list of services stands in these; each has a reason to know it
 SHARED = {
     "argocd/projects/services.yaml",  # where Argo CD may deploy
+    "argocd/projects/platform.yaml",  # where it may make namespaces, with their quotas and network
     "mlops/config/mlops.yaml",  # what reconcile looks after
-    "mlops/config/mlops-release.yaml",  # the same ConfigMap, for the other namespace
+    "mlops/config/mlops-build.yaml",  # the same ConfigMap, for the other namespaces
+    "mlops/config/mlops-release.yaml",
     "mlops/sensors/ci.yaml",  # which repository's push starts what
     "mlops/sensors/ct.yaml",
     "mlops/sensors/release.yaml",
     "argo-events/sources/github.yaml",  # which repositories may send
+    "applications/monitoring/monitors.yaml",  # where models are served that Prometheus asks
 }
 
 
