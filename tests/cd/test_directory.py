@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solo.cd.directory import render
@@ -25,10 +25,13 @@ def read(text, file="a.yaml"):
 
 
 @given(values)
+@example("a\x85b")
 def test_whatever_json_can_say_is_read_the_same_from_json_and_from_yaml(value):
     obj = {"apiVersion": "v1", "kind": "X", "data": value}
     assert read(json.dumps(obj), "a.json") == [obj]
-    assert read(yaml.safe_dump(obj, allow_unicode=True)) == [obj]
+    # U+0085 ends a line in YAML 1.1: PyYAML writes it as it is, though only escaped it would come back
+    plain = "\x85" not in json.dumps(obj, ensure_ascii=False)
+    assert read(yaml.safe_dump(obj, allow_unicode=plain)) == [obj]
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode), st.sampled_from(["a.yaml", "a.json"]))
