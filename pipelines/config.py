@@ -324,7 +324,7 @@ class Scale(Strict):
 class ServingResources(Strict):
     """What each pod that serves is sure of. More CPU it may take, more memory ends it."""
 
-    cpu: Annotated[str, AfterValidator(_cpu)] = "100m"
+    cpu: Annotated[str, AfterValidator(_cpu)] = "50m"
     memory: Annotated[str, AfterValidator(_memory)] = "512Mi"
 
 

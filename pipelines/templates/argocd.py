@@ -20,13 +20,14 @@ from pipelines.templates.base import Manifest, ingress, remote
 NAMESPACE = "argocd"
 FOLDER = "argocd/install"
 
-# container → CPU and memory that it asks for, memory at which it is ended. The controller keeps every object of the
+# container → CPU and memory that it asks for, memory at which it is ended. CPU is what it needs at rest: it takes more,
+# but on one small box what is asked for here is not there for training. The controller keeps every object of the
 # cluster in memory, the repository server runs kustomize and Helm.
 RESOURCES = {
-    "argocd-application-controller": ("250m", "512Mi", "2Gi"),
-    "argocd-repo-server": ("100m", "256Mi", "1Gi"),
-    "argocd-server": ("50m", "128Mi", "512Mi"),
-    "redis": ("50m", "64Mi", "256Mi"),
+    "argocd-application-controller": ("100m", "512Mi", "2Gi"),
+    "argocd-repo-server": ("50m", "256Mi", "1Gi"),
+    "argocd-server": ("20m", "128Mi", "512Mi"),
+    "redis": ("10m", "64Mi", "256Mi"),
     "copyutil": ("10m", "32Mi", "256Mi"),
     "secret-init": ("10m", "32Mi", "256Mi"),
 }

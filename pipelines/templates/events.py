@@ -47,7 +47,7 @@ def event_bus(platform: Platform) -> Manifest:
                 "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": "2Gi"},
                 "serviceAccountName": "bus",
                 "securityContext": _pod(),
-                "containerTemplate": _container("100m", "64Mi", "512Mi"),
+                "containerTemplate": _container("50m", "64Mi", "512Mi"),
                 "reloaderContainerTemplate": _container("10m", "16Mi", "64Mi"),
                 "metricsContainerTemplate": _container("10m", "16Mi", "64Mi"),
                 **(_apart() if copies > 1 else {}),

@@ -74,7 +74,7 @@ def _controller() -> Manifest:
     container = {
         "name": "workflow-controller",
         "env": [{"name": "DEFAULT_REQUEUE_TIME", "value": REQUEUE}],
-        "resources": _resources("100m", "128Mi", "1Gi"),
+        "resources": _resources("50m", "128Mi", "1Gi"),
         "securityContext": CLOSED,
     }
     # one replica: the next leader would start no sooner than a new pod does, and a budget of one would hold up a drain
@@ -89,7 +89,7 @@ def _server(platform: Platform) -> Manifest:
     container: Manifest = {
         "name": "argo-server",
         "args": ["server", "--secure=false", *(f"--auth-mode={mode}" for mode in modes)],
-        "resources": _resources("50m", "128Mi", "1Gi"),
+        "resources": _resources("20m", "128Mi", "1Gi"),
         "securityContext": CLOSED,
         "livenessProbe": _probe(10),
     }
@@ -138,7 +138,7 @@ def events(platform: Platform, version: str) -> dict[str, list[Manifest]]:
         "name": "controller-manager",
         "imagePullPolicy": "IfNotPresent",  # the tag does not move, and a box without internet restarts, too
         "env": [{"name": "ARGO_EVENTS_IMAGE", "value": f"{image}:v{version}"}],  # of the sources' and Sensors' pods
-        "resources": _resources("50m", "64Mi", "256Mi"),
+        "resources": _resources("20m", "64Mi", "256Mi"),
         "securityContext": CLOSED,
     }
     # the Git host's alone: nothing else of Argo Events is reached from outside

@@ -97,7 +97,7 @@ def _pod(image: str, buckets: tuple[str, ...]) -> Manifest:
                 "readinessProbe": _probe(period=5, failures=2),
                 "livenessProbe": _probe(period=10, failures=6),
                 "resources": {
-                    "requests": {"cpu": "100m", "memory": "256Mi"},
+                    "requests": {"cpu": "50m", "memory": "256Mi"},
                     "limits": {"cpu": "2", "memory": "512Mi"},
                 },
                 "securityContext": {

@@ -112,7 +112,7 @@ def test_knobs_that_differ_are_shown_and_those_that_do_not_are_not(yard, host):
     assert head == ["SERVICE", "OF", "WHAT", "DEV", "PROD"]
     assert rows == [
         ("digits", "mlops.yaml", "replicas", "2", "2 to 6, at 70 % CPU"),
-        ("digits", "mlops.yaml", "resources.cpu", "100m", "500m"),
+        ("digits", "mlops.yaml", "resources.cpu", "50m", "500m"),
         ("digits", "mlops.yaml", "env.THREADS", "1", "4"),
         ("digits", "mlops.yaml", "secrets.TOKEN", "-", "named"),
     ]
@@ -134,7 +134,7 @@ def test_what_is_released_is_compared_with_what_is_released(yard, host):
         "image": tuple(f"r/acme/digits@sha256:{number:064x}" for number in (2, 1)),
         "lock": tuple(f"sha256:{number:064x}" for number in (2, 1)),
         "replicas": ("2", "2 to 6, at 70 % CPU"),
-        "resources.cpu": ("100m", "500m"),
+        "resources.cpu": ("50m", "500m"),
         "env.THREADS": ("1", "4"),
         "secrets.TOKEN": ("-", "named"),
     }

@@ -36,7 +36,7 @@ def test_the_smallest_file_has_the_documented_defaults():
     assert config.data.expect.model_dump() == {"rows": 1, "label": "", "classes": [], "missing": 0.0}
     assert config.deploy["dev"].model_dump() == {
         **{"replicas": 1, "scale": None, "max_surge": 1, "max_unavailable": 0, "spread": "node"},
-        **{"resources": {"cpu": "100m", "memory": "512Mi"}, "env": {}, "secrets": []},
+        **{"resources": {"cpu": "50m", "memory": "512Mi"}, "env": {}, "secrets": []},
     }
     assert (config.seed, config.params, config.dockerfile) == (0, {}, "Dockerfile")
     assert config.gate.serving is None

@@ -57,7 +57,7 @@ def test_the_simplest_service_has_a_fixed_number_of_pods_and_no_settings(deploye
     assert found.pod()["metadata"]["annotations"].keys() == {"trainyard/lock", "trainyard/sha"}
     assert "envFrom" not in found.serving()
     assert found.serving()["resources"] == {
-        "requests": {"cpu": "100m", "memory": "512Mi"},
+        "requests": {"cpu": "50m", "memory": "512Mi"},
         "limits": {"memory": "512Mi"},
     }
 
