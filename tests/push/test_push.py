@@ -146,7 +146,10 @@ def test_a_push_while_solo_is_down_is_kept(platform, work):
 
 
 def test_solo_killed_in_every_phase_loses_nothing_and_does_nothing_twice(platform, work):
-    """Each time a step begins, solo dies. The run ends as if nothing had happened."""
+    """When a step begins, and when it is tried for the second time, solo dies. The run ends as if nothing had happened.
+
+    Not at each try: a step that tells another stage is tried four times, and on a busy machine each may find solo down.
+    """
     contract = CONTRACT.replace("cp train.npz", "sleep 0.3; cp train.npz").replace("cp model", "sleep 0.3; cp model")
     sha = work.commit(service(contract=contract))
     threading.Thread(target=work.git, args=("push", "origin", "HEAD:main"), daemon=True).start()
@@ -160,7 +163,7 @@ def test_solo_killed_in_every_phase_loses_nothing_and_does_nothing_twice(platfor
             f"{run['metadata']['labels']['trainyard/pipeline']} {n['displayName']}"
             for run in runs
             for n in run.get("status", {}).get("nodes", {}).values()
-            if n["type"] == "Pod"
+            if n["type"] == "Pod" and not n["displayName"].endswith(("(2)", "(3)"))
         }
         if begun - seen:
             seen |= begun
@@ -169,6 +172,8 @@ def test_solo_killed_in_every_phase_loses_nothing_and_does_nothing_twice(platfor
             continue
         verified = [r for r in runs if r["metadata"]["labels"]["trainyard/pipeline"] == "verify"]
         done = bool(verified) and verified[0].get("status", {}).get("phase") in ("Succeeded", "Failed", "Error")
+        chain = [r for r in runs if r["metadata"]["labels"]["trainyard/pipeline"] in ("ci", "ct", "release")]
+        done = done or any(run.get("status", {}).get("phase") in ("Failed", "Error") for run in chain)
         time.sleep(0.02)
     assert len(seen) >= 15, sorted(seen)
     for pipeline in ("ci", "ct", "release"):
