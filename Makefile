@@ -36,7 +36,7 @@ render: $(READY) ## write mlops/ and what else is generated
 	@$(BIN)/python -m pipelines.templates.render
 	@$(BIN)/yard solo support --markdown > docs/support.md
 
-e2e: $(READY) $(SECRET_TOOLS) ## the same push on the real Argo, in the cluster that KUBECONFIG names (see docs/e2e.md)
+e2e: $(READY) $(SECRET_TOOLS) ## from nothing to a push, on the real Argo; deletes all that Argo has in the cluster that KUBECONFIG names
 	@$(BIN)/pytest -p no:cacheprovider -s -v $(E2E) tests/e2e
 
 e2e-report: $(READY) ## docs/e2e.md from the last two runs of `make e2e`
