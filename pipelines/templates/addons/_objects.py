@@ -8,7 +8,6 @@ from pipelines.platform import Platform
 from pipelines.templates._parts import USER
 
 Manifest = dict[str, Any]
-ISSUER = "trainyard"  # the ClusterIssuer, of cert-manager/
 OFF = "off"  # stands for a setting of an add-on that is off: its folder is there to be read, not to be applied
 
 
@@ -110,21 +109,6 @@ def reader(name: str, namespace: str, rules: list[Manifest]) -> list[Manifest]:
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         },
     ]
-
-
-def ingress(name: str, namespace: str, host: str, port: int) -> Manifest:
-    """HTTPS at `host` through Traefik, with a certificate of the platform's issuer."""
-    backend = {"service": {"name": name, "port": {"number": port}}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": meta(name, namespace, **{"cert-manager.io/cluster-issuer": ISSUER}),
-        "spec": {
-            "ingressClassName": "traefik",
-            "tls": [{"hosts": [host], "secretName": f"{name}-tls"}],
-            "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
-        },
-    }
 
 
 def from_namespaces(

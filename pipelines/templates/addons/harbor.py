@@ -15,6 +15,7 @@ from pipelines.templates._parts import Images
 from pipelines.templates.addons import _objects as k
 from pipelines.templates.addons._addon import Addon, Chart, Manifest, Pins, Secret
 from pipelines.templates.addons.postgresql import PORT, callers, cluster
+from pipelines.templates.base import ISSUER
 
 NAME = "harbor"
 KEYS, ADMIN, ROBOT, TOKENS, CREDENTIALS = (f"harbor-{x}" for x in ("keys", "admin", "robot", "token", "registry-login"))
@@ -50,7 +51,7 @@ def values(platform: Platform) -> Manifest:
             "ingress": {
                 "hosts": {"core": host},
                 "className": "traefik",
-                "annotations": {"cert-manager.io/cluster-issuer": k.ISSUER},
+                "annotations": {"cert-manager.io/cluster-issuer": ISSUER},
             },
         },
         # volumes of one writer: the old pod must be gone before the new one starts

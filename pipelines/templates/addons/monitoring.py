@@ -16,6 +16,7 @@ from pipelines.templates.addons import _objects as k
 from pipelines.templates.addons._addon import Addon, Manifest, Pins, Secret
 from pipelines.templates.addons.dashboard import dashboard
 from pipelines.templates.addons.rules import groups
+from pipelines.templates.base import ingress
 
 NAME = "monitoring"
 COMPONENT = "prometheus-operator"
@@ -301,7 +302,7 @@ def _grafana(platform: Platform, pins: Pins) -> list[Manifest]:
                 "ports": [{"name": "http", "port": GRAFANA_PORT, "targetPort": GRAFANA_PORT}],
             },
         },
-        k.ingress(GRAFANA, NAME, host, GRAFANA_PORT),
+        ingress(platform, GRAFANA, GRAFANA, (NAME, GRAFANA, "http")),
     ]
 
 
