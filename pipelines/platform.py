@@ -391,6 +391,11 @@ class Platform(Strict):
             for node in self.nodes
         }
 
+    @property
+    def own_registry_ca(self) -> bool:
+        """Whether the cluster's own CA signs the registry's certificate: who calls it must be given that CA."""
+        return self.addons.harbor and self.tls.issuer == "self-signed"
+
     def host(self, name: str) -> str:
         """The name under the domain at which a part of the platform answers."""
         return f"{name}.{self.domain}"

@@ -314,7 +314,7 @@ def mirrors(platform: Platform) -> dict[str, Any]:
     if platform.mirror.images or own.scheme == "http":
         found[own.netloc] = {"endpoint": [f"{own.scheme}://{host}"]}
     body: dict[str, Any] = {"mirrors": found} if found else {}
-    if platform.addons.harbor and platform.tls.issuer == "self-signed":
+    if platform.own_registry_ca:
         body["configs"] = {name: {"tls": {"ca_file": f"/{CA}"}} for name in dict.fromkeys((own.netloc, host))}
     return body
 

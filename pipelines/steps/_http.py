@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import ssl
 import time
 import urllib.error
@@ -140,8 +141,9 @@ def _open(
     """
     if not url.startswith(("http://", "https://")):
         raise YardError(f"not an http address: {url!r}", where="ConfigMap endpoints")
-    context = ssl.create_default_context(cafile=str(ca)) if ca else None
-    handlers: list[Any] = [_Redirect(), *([urllib.request.HTTPSHandler(context=context)] if context else [])]
+    handlers: list[Any] = [_Redirect()]
+    if context := _trust(ca):
+        handlers.append(urllib.request.HTTPSHandler(context=context))
     wanted = urllib.request.Request(url, data, dict(headers or {}), method=method)  # noqa: S310
     try:
         answer = urllib.request.build_opener(*handlers).open(wanted, timeout=timeout)
@@ -151,6 +153,18 @@ def _open(
             return found, None
         raise OSError(f"HTTP {error.code} {found.text()}") from None
     return Response(answer.status, b"", answer.url, answer.headers), answer
+
+
+def _trust(ca: Path | None) -> ssl.SSLContext | None:
+    """That CA and no other; or the system's, and beside them the one at REGISTRY_CA, which need not be there."""
+    if ca:
+        return ssl.create_default_context(cafile=str(ca))
+    own = os.environ.get("REGISTRY_CA", "")
+    if not Path(own).is_file():
+        return None
+    context = ssl.create_default_context()
+    context.load_verify_locations(own)
+    return context
 
 
 def secret(path: str) -> str:

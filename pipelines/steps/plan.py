@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TypedDict
 
 from pipelines import config as contract
@@ -51,6 +52,8 @@ def plan(*, service: str, sha: str, attempt: str, owner: str, config: str) -> Pl
 
 def _patch(cpu: str, memory: str, gpu: int) -> str:
     """A strategic-merge patch of the pod: Argo resolves no `{{…}}` inside `resources`."""
+    runtime = os.environ.get("GPU_RUNTIME", "") if gpu else ""
     limits = {"cpu": cpu, "memory": memory, **({"nvidia.com/gpu": str(gpu)} if gpu else {})}
     requests = {"cpu": cpu, "memory": memory}
-    return json.dumps({"containers": [{"name": "main", "resources": {"limits": limits, "requests": requests}}]})
+    containers = [{"name": "main", "resources": {"limits": limits, "requests": requests}}]
+    return json.dumps({"containers": containers, **({"runtimeClassName": runtime} if runtime else {})})

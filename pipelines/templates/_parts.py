@@ -65,6 +65,8 @@ class Credential(NamedTuple):
 
 REGISTRY = Credential("registry", "credentials", "REGISTRY_CREDENTIALS")
 REGISTRY_PUSH = Credential("registry-push", ".dockerconfigjson", "REGISTRY_AUTH", "registry", optional=True)
+# the CA of a registry whose certificate the cluster signed itself
+REGISTRY_CA = Credential("registry-ca", "ca.crt", "REGISTRY_CA", optional=True)
 SIGNING = Credential("signing", "key.pem", "SIGNING_KEY")
 STAGES = Credential("stages-token", "token", "STAGES_TOKEN_FILE", "events")
 GIT_READ = Credential("git-read", "token", "GIT_TOKEN_FILE", "git", optional=True)
@@ -250,6 +252,7 @@ def resources(cpu: str, memory: str, limit: str) -> m.ResourceRequirements:
 
 
 def secret_volume(c: Credential) -> m.Volume:
-    return m.Volume(
-        name=c.secret, secret=m.SecretVolumeSource(secret_name=c.secret, optional=True if c.optional else None)
-    )
+    """That key of the Secret, and no other."""
+    items = [m.KeyToPath(key=c.key, path=c.key)]
+    source = m.SecretVolumeSource(secret_name=c.secret, items=items, optional=True if c.optional else None)
+    return m.Volume(name=c.secret, secret=source)

@@ -13,6 +13,7 @@ from pipelines.templates.base import ISSUER, Manifest
 
 NAMESPACE = "cert-manager"
 CA = "trainyard-ca"  # Secret and Certificate of the cluster's own CA
+REGISTRY_CALLERS = ("mlops-build", "mlops-release")  # the namespaces of Kaniko and sbom, and of sign
 DIRECTORIES = {
     "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
     "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
@@ -63,6 +64,23 @@ def issuers(platform: Platform) -> list[Manifest]:
         },
     }
     return [_issuer("self-signed", {"selfSigned": {}}), authority, _issuer(ISSUER, {"ca": {"secretName": CA}})]
+
+
+def registry_ca(namespace: str) -> Manifest:
+    """A certificate that nobody shows: with it cert-manager keeps its CA, without the CA's key, in a Secret that pods
+    of this namespace can mount; nothing has to copy it.
+    """
+    return {
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Certificate",
+        "metadata": {"name": "registry-ca", "namespace": namespace},
+        "spec": {
+            "secretName": "registry-ca",
+            "dnsNames": [f"nobody.{namespace}.invalid"],
+            "usages": ["client auth"],
+            "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": ISSUER},
+        },
+    }
 
 
 def _issuer(name: str, spec: dict[str, Any]) -> Manifest:

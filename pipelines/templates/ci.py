@@ -35,7 +35,7 @@ def template(images: p.Images, platform: Platform) -> WorkflowTemplate:
         validates = p.platform("validate", validate_config, images)
         builds = _kaniko(images, platform)
         tests = p.user("test", params=False)
-        lists = p.platform("sbom", sbom, images, p.REGISTRY_PUSH)
+        lists = p.platform("sbom", sbom, images, p.REGISTRY_PUSH, p.REGISTRY_CA)
         announces = p.platform("built", built, images, p.STAGES)
         exit_handler("ci", to_host)
         with DAG(name="main"):
@@ -142,10 +142,12 @@ def _kaniko(images: p.Images, platform: Platform) -> Container:
                     items=[m.KeyToPath(key=".dockerconfigjson", path="config.json")],
                 ),
             ),
+            p.secret_volume(p.REGISTRY_CA),
         ],
         volume_mounts=[
             m.VolumeMount(name="outputs", mount_path=OUTPUTS),
             m.VolumeMount(name="registry-push", mount_path="/kaniko/.docker", read_only=True),
+            m.VolumeMount(name=p.REGISTRY_CA.secret, mount_path=f"/kaniko/{p.REGISTRY_CA.secret}", read_only=True),
         ],
         pod_spec_patch='{"securityContext": {"runAsNonRoot": false, "runAsUser": 0, "runAsGroup": 0}}',
         security_context=m.SecurityContext(run_as_non_root=False, run_as_user=0, run_as_group=0),
@@ -157,10 +159,12 @@ def _kaniko(images: p.Images, platform: Platform) -> Container:
 
 
 def _registry_flags(platform: Platform) -> list[str]:
-    """What Kaniko must be told of a registry that speaks plain HTTP, and of a mirror."""
+    """What Kaniko must be told of a mirror, and of a registry that speaks plain HTTP or that our own CA vouches for."""
     ends = platform.endpoints
     flags = [f"--registry-mirror={ends.REGISTRY_MIRROR}"] if ends.REGISTRY_MIRROR else []
+    host = ends.REGISTRY.partition("/")[0]
+    if platform.own_registry_ca:
+        flags.append(f"--registry-certificate={host}=/kaniko/{p.REGISTRY_CA.secret}/{p.REGISTRY_CA.key}")
     if ends.REGISTRY_URL.startswith("http://"):
-        host = ends.REGISTRY.partition("/")[0]
         flags += ["--insecure", "--insecure-pull", f"--insecure-registry={host}"]
     return flags

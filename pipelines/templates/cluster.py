@@ -33,6 +33,8 @@ def platform_config(platform: Platform, images: Images, version: str, templates:
             "TEMPLATES_DIGEST": templates,
             "PIPELINES_IMAGE": images.pipelines,
             "SERVING_IMAGE": images.serving,
+            # k3s' RuntimeClass for NVIDIA's container toolkit: without it a pod has the device and no driver
+            "GPU_RUNTIME": "nvidia" if platform.addons.gpu else "",
             "GIT_PROVIDER": platform.git.provider,
             "RELEASES_REPO": platform.releases,
             "BOT_NAME": platform.bot.name,

@@ -25,7 +25,7 @@ def template(images: p.Images) -> WorkflowTemplate:
         minutes=60,
         synchronization=m.Synchronization(mutexes=[m.Mutex(name="release-{{workflow.parameters.service}}")]),
     ) as workflow:
-        signs = p.platform("sign", sign, images, p.REGISTRY, p.REGISTRY_PUSH, p.SIGNING)
+        signs = p.platform("sign", sign, images, p.REGISTRY, p.REGISTRY_PUSH, p.REGISTRY_CA, p.SIGNING)
         releases = p.platform("release", release, images, p.REGISTRY, p.GIT_WRITE)
         exit_handler("release", to_host)
         with DAG(name="main"):

@@ -77,6 +77,8 @@ def render(file: Path = ROOT / settings.FILE, versions: Path = ROOT / VERSIONS) 
             cluster.endpoints(platform, where),
             cluster.platform_config(platform, images, __version__, f"sha256:{digest}", where),
         ]
+        if platform.own_registry_ca and where in certificates.REGISTRY_CALLERS:
+            files[f"mlops/config/{where}.yaml"].append(certificates.registry_ca(where))
         files[f"mlops/network/{where}.yaml"] = network.runs(platform, where, places[where])
     for where in namespaces.INSTALLED:
         files[f"namespaces/{where}.yaml"] = namespaces.manifests(where)

@@ -63,13 +63,14 @@ def _versions(facts: Facts) -> Iterator[str]:
 
 def _install(facts: Facts) -> Iterator[str]:
     yield from ("", "## From nothing", "")
-    times = facts["install"]
+    times, killed = facts["install"], " and ".join(facts["killed half way"])
     yield (
         f"No Argo, no platform: `yard secrets`, then `yard up --cluster` from the platform's own repository took"
-        f" {facts['yard up']} s until Argo CD had everything Healthy; again, {facts['yard up, again']} s and nothing"
-        f" was changed. With the Git host, upstream's repositories and volumes {times['install']} s; the images before"
-        f" {times['images']} s. Argo CD's Applications: {', '.join(facts['applications'])}."
+        f" {facts['yard up']} s until Argo CD had everything Healthy, though {killed} were killed half way; again,"
+        f" {facts['yard up, again']} s and nothing was changed. With the Git host, upstream's repositories and volumes"
+        f" {times['install']} s; the images before {times['images']} s."
     )
+    yield f"Argo CD's Applications: {', '.join(facts['applications'])}."
 
 
 def _times(facts: Facts) -> Iterator[str]:

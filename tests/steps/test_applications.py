@@ -154,6 +154,23 @@ def test_the_clusters_own_ca_signs_unless_lets_encrypt_does():
         assert "http01" not in str(issuer)
 
 
+def test_who_calls_a_registry_that_the_clusters_own_ca_signs_for_is_given_that_ca(tmp_path):
+    def trusted(**changes: Any) -> tuple[list[str], list[str]]:
+        """The namespaces that have the CA, and what Kaniko is told."""
+        files = rendered(tmp_path, addons={"postgresql": True, "harbor": True}, **changes)
+        names = [file for file in files if file.startswith("mlops/config/") and "registry-ca" in str(files[file])]
+        (ci,) = files["mlops/templates/ci.yaml"]
+        (build,) = [body for body in ci["spec"]["templates"] if body["name"] == "build"]
+        flag = "--registry-certificate"
+        return names, [word for word in build["container"]["args"] if word.startswith(flag)]
+
+    assert trusted() == (
+        ["mlops/config/mlops-build.yaml", "mlops/config/mlops-release.yaml"],
+        ["--registry-certificate=harbor.ml.corp.test=/kaniko/registry-ca/ca.crt"],
+    )
+    assert trusted(tls={"issuer": "letsencrypt", "email": "ops@corp.test"}) == ([], [])
+
+
 def test_an_ingress_has_its_own_certificate_and_holds_up_no_wave():
     body = base.ingress(settings(), "x", "argocd", ("argocd", "argocd-server", "http"))
     notes = body["metadata"]["annotations"]

@@ -70,7 +70,14 @@ def test_a_plan_is_what_the_contract_says(registry):
     assert all(isinstance(value, str) for value in found.values())
 
 
-def test_a_plan_without_a_gpu_asks_for_none(registry):
+def test_training_on_a_gpu_gets_the_runtime_that_has_its_driver(registry, monkeypatch):
+    assert "runtimeClassName" not in json.loads(planned()["train_patch"])
+    monkeypatch.setenv("GPU_RUNTIME", "nvidia")
+    assert json.loads(planned()["train_patch"])["runtimeClassName"] == "nvidia"
+
+
+def test_a_plan_without_a_gpu_asks_for_none(registry, monkeypatch):
+    monkeypatch.setenv("GPU_RUNTIME", "nvidia")
     found = planned(train__resources__gpu=0)
     assert found["gpu"] == "0"
     assert "nvidia" not in found["train_patch"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import ssl
 import threading
 
 import pytest
@@ -77,3 +78,19 @@ def test_a_commit_status_never_fails_a_run(server, monkeypatch, capsys):
     server.answers = [500]
     status(pipeline="ci", repo="a/b", sha="1", state="Succeeded", namespace="mlops-build", workflow="w")
     assert "not set" in capsys.readouterr().out
+
+
+def test_the_registrys_own_ca_is_trusted_beside_the_systems_and_need_not_be_there(server, certificate, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), server) as httpd:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{httpd.server_port}/"
+        for there in ("", str(certificate.with_name("absent"))):
+            monkeypatch.setenv("REGISTRY_CA", there)
+            with pytest.raises(YardError, match="self-signed certificate"):
+                _http.request("POST", url, {}, tries=1)
+        monkeypatch.setenv("REGISTRY_CA", str(certificate))
+        assert _http.request("POST", url, {}, tries=1).status == 200
+        httpd.shutdown()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.platform import Platform
-from pipelines.templates import namespaces
+from pipelines.templates import certificates, namespaces
 from pipelines.templates._parts import Images
 from pipelines.templates.addons import _objects as k
 from pipelines.templates.addons._addon import Addon, Chart, Manifest, Pins, Secret
@@ -173,6 +173,10 @@ ADDON = Addon(
         Secret(NAME, f"{NAME}-app", ("username", "password"), "the database's login", "CloudNativePG"),
         Secret(NAME, TOKENS, ("tls.crt", "tls.key"), "signs tokens", "cert-manager"),
         Secret(NAME, "harbor-tls", ("tls.crt", "tls.key"), "the address's certificate", "cert-manager"),
+        *(
+            Secret(where, "registry-ca", ("ca.crt",), "the CA of that certificate, if it is our own", "cert-manager")
+            for where in certificates.REGISTRY_CALLERS
+        ),
     ),
     unchecked="that Harbor itself starts with these values: no image of it is here",
 )
