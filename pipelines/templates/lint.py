@@ -591,7 +591,8 @@ def _secret_uses(tree: Tree) -> Iterator[tuple[Manifest, str, str, str, str]]:
                 secret = volumes.get(mount["name"])
                 if secret:
                     pattern = rf"{re.escape(mount['mountPath'])}/([\w.-]+)"
-                    keys = {item["key"] for item in secret.get("items", [])} or set(re.findall(pattern, told)) or {""}
+                    items = {item["path"]: item["key"] for item in secret.get("items", [])}
+                    keys = {items.get(file, file) for file in re.findall(pattern, told)} | set(items.values()) or {""}
                     at = f"{field}.volumeMounts[{mount['name']}]"
                     for key in sorted(keys):
                         yield pod.manifest, at, pod.namespace, secret["secretName"], key

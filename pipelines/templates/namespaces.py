@@ -37,9 +37,8 @@ class Namespace(NamedTuple):
     defaults: bool = True
 
 
-# `restricted` wherever the pods pass it. `baseline`: in mlops-build Kaniko is root, with the runtime's capabilities; in
-# upstream's manifests the controllers of Argo Workflows and Argo Events have no seccomp profile. The pods of upstream's
-# installations name no memory, and a default would be a guess at what they need.
+# `restricted` wherever the pods pass it. In mlops-build Kaniko is root, with the runtime's capabilities. The pods of
+# upstream's installations name no memory, and a default would be a guess at what they need.
 NAMESPACES = {
     # eight builds of 1 GiB, and half of that for the small steps beside them
     "mlops-build": Namespace("pipelines", "baseline", RUN_PODS, memory="12Gi", runs=True),
@@ -52,8 +51,8 @@ NAMESPACES = {
     # pods on every node; they mount for it, and hand out its devices
     "nfs": Namespace("addon", "privileged", 200),
     "gpu": Namespace("addon", "privileged", 200),
-    "argo-events": Namespace("events", "baseline", 30, memory="4Gi"),
-    "argo": Namespace("component", "baseline", 10, defaults=False),
+    "argo-events": Namespace("events", "restricted", 30, memory="4Gi"),
+    "argo": Namespace("component", "restricted", 10, defaults=False),
     "argocd": Namespace("component", "restricted", 30, defaults=False),
     "cert-manager": Namespace("component", "restricted", 10, defaults=False),
 }
