@@ -97,7 +97,8 @@ def _deployment(
                             "args": [f"--bundle={model.digest}", "--into=/srv/bundle"],
                             "envFrom": [{"configMapRef": {"name": "endpoints"}}],
                             "env": [{"name": "REGISTRY_CREDENTIALS", "value": "/var/run/registry/credentials"}],
-                            "resources": _resources("100m", "256Mi"),
+                            # what it asks for counts as long as the pod lives, so no more than serving
+                            "resources": _resources(knobs.resources.cpu, "256Mi"),
                             "securityContext": closed,
                             "volumeMounts": [
                                 {"name": "bundle", "mountPath": "/srv"},

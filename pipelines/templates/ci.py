@@ -117,9 +117,9 @@ def _kaniko(images: p.Images, platform: Platform) -> Container:
         args=[
             "--context=dir:///workspace",
             "--dockerfile={{inputs.parameters.dockerfile}}",
-            "--destination=$(REGISTRY)/{{inputs.parameters.repo}}:{{inputs.parameters.sha}}",
+            "--destination=$(REGISTRY)/{{=lower(inputs.parameters.repo)}}:{{inputs.parameters.sha}}",
             "--cache=true",
-            "--cache-repo=$(REGISTRY)/cache/{{inputs.parameters.repo}}",
+            "--cache-repo=$(REGISTRY)/cache/{{=lower(inputs.parameters.repo)}}",
             # not --reproducible: it packs every layer again, the base's, too: a minute and 2.7 GB for digits
             *_registry_flags(platform),
             f"--image-name-with-digest-file={OUTPUTS}/image",

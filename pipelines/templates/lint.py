@@ -472,6 +472,7 @@ def _task_arguments(tree: Tree) -> Iterator[Problem]:
 
 _TAG = re.compile(r"\{\{(.*?)\}\}")
 _OUTPUT = re.compile(r"tasks\.([\w-]+)\.outputs\.(parameters|artifacts)\.([\w-]+)")
+_NAME = re.compile(r"\b(?:inputs|tasks|workflow)\.[\w.-]+")  # in an expression
 _EXPRESSION = re.compile(r"""tasks\[['"]([\w-]+)['"]\]""")
 _OF_THE_NODE = {"status", "exitCode", "duration", "retries"}  # what a template's metrics may count by
 _WORKFLOW = re.compile(r"workflow\.(name|namespace|uid|status|serviceAccountName|creationTimestamp|duration|failures)")
@@ -484,7 +485,7 @@ def _tags(tree: Tree) -> Iterator[Problem]:
         scopes += [(f"{flow.field}.templates[{name}]", body, body) for name, body in flow.templates().items()]
         for start, part, template in scopes:
             for field, text in _strings(part, start):
-                tags = [tag.strip() for tag in _TAG.findall(text)]
+                tags = _tags_of(text)
                 if field.endswith(".fromExpression"):
                     plain = _EXPRESSION.sub(r"tasks.\1", text)
                     tags += [found[0] for found in _OUTPUT.finditer(plain)]
@@ -494,6 +495,12 @@ def _tags(tree: Tree) -> Iterator[Problem]:
                     if not _resolves(tag, flow, template):
                         todo = "name an input, an argument, or an output of a task beside it"
                         yield flow.manifest.problem(field, f"{{{{{tag}}}}} stands for nothing", todo)
+
+
+def _tags_of(text: str) -> list[str]:
+    """What is in `{{…}}`; of an expression, `{{=…}}`, the names in it."""
+    found = (tag.strip() for tag in _TAG.findall(text))
+    return [name for tag in found for name in (_NAME.findall(tag) if tag.startswith("=") else [tag])]
 
 
 def _resolves(tag: str, flow: Flow, template: Body) -> bool:
@@ -514,7 +521,7 @@ def _unused(tree: Tree) -> Iterator[Problem]:
     for flow in _flows(tree):
         todo = "use it, or stop handing it over"
         for name, template in flow.templates().items():
-            tags = {tag.strip() for _, text in _strings(template, "") for tag in _TAG.findall(text)}
+            tags = {tag for _, text in _strings(template, "") for tag in _tags_of(text)}
             kinds = (
                 ("parameters", "artifacts") if "dag" in template else ("parameters",)
             )  # a pod finds artifacts by path
@@ -523,7 +530,7 @@ def _unused(tree: Tree) -> Iterator[Problem]:
                     if f"inputs.{kind}.{key}" not in tags:
                         yield flow.problem(f"templates[{name}].inputs.{kind}[{key}]", "nothing uses it", todo)
         if flow.templates():
-            everywhere = {tag.strip() for _, text in _strings(flow.spec, "") for tag in _TAG.findall(text)}
+            everywhere = {tag for _, text in _strings(flow.spec, "") for tag in _tags_of(text)}
             for key in flow.arguments():
                 if f"workflow.parameters.{key}" not in everywhere:
                     yield flow.problem(f"arguments.parameters[{key}]", "nothing uses it", todo)

@@ -26,7 +26,6 @@ Manifest = dict[str, Any]
 
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]  # RFC 1918
 LINK_LOCAL = "169.254.0.0/16"  # where a cloud gives a node's credentials to whoever asks
-API_PORTS = (443, 6443)
 BUS_PORT, BUS_CLUSTER_PORT, BUS_MONITOR_PORT, METRICS_PORT = 4222, 6222, 8222, 7777  # of Argo Events' pods
 ARGO_PORT, ARGO_METRICS_PORT = 2746, 9090
 CERT_WEBHOOK_PORT, CERT_METRICS_PORT = 10250, 9402
@@ -65,7 +64,7 @@ def runs(platform: Platform, namespace: str, places: Iterable[str]) -> list[Mani
     """A namespace that runs pipelines; `places` are those that the labels of its pods name."""
     return [
         _deny(namespace),
-        _allow("executor", namespace, {}, egress=[_dns(), _api(), *_store(platform)]),
+        _allow("executor", namespace, {}, egress=[_dns(), *_api(), *_store(platform)]),
         *(_allow(f"to-{name}", namespace, reaches(name), egress=_place(platform, name)) for name in sorted(places)),
     ]
 
@@ -88,6 +87,8 @@ def events(platform: Platform, sources: dict[str, int]) -> list[Manifest]:
     """
     where = "argo-events"
     hosts = [INGRESS_CONTROLLER, *_inside(platform.endpoints.GIT_URL)]
+    if platform.addons.tunnel:
+        hosts.append(_pods({"app.kubernetes.io/name": "tunnel"}, "tunnel"))
     steps = [_pods(reaches("events"), namespace) for namespace in RUNS if namespace != "mlops-release"]
     bus, clients = [_pods(BUS)], [_pods(SOURCE), _pods(SENSOR)]
     to_bus = _to(bus, BUS_PORT)
@@ -111,8 +112,8 @@ def events(platform: Platform, sources: dict[str, int]) -> list[Manifest]:
             ingress=[_from(clients, BUS_PORT), _from(bus, BUS_CLUSTER_PORT), _from([MONITORING], BUS_MONITOR_PORT)],
             egress=[_to(bus, BUS_CLUSTER_PORT)],
         ),
-        _allow("sensors", where, SENSOR, egress=[to_bus, _api()]),
-        _allow("controller", where, {"app": "controller-manager"}, egress=[_api()]),
+        _allow("sensors", where, SENSOR, egress=[to_bus, *_api()]),
+        _allow("controller", where, {"app": "controller-manager"}, egress=[*_api()]),
     ]
 
 
@@ -124,7 +125,7 @@ def argo(platform: Platform) -> list[Manifest]:
     where, archive = "argo", _to([_pods({"cnpg.io/cluster": ARCHIVE}, "argo")], 5432, 8000)
     return [
         _deny(where),
-        _allow("all", where, {}, egress=[_dns(), _api(), archive]),
+        _allow("all", where, {}, egress=[_dns(), *_api(), archive]),
         _allow(
             "server",
             where,
@@ -149,7 +150,7 @@ def cert_manager() -> list[Manifest]:
             where,
             {},
             ingress=[_from([MONITORING], CERT_METRICS_PORT)],
-            egress=[_dns(), _api(), names, _to([ANYWHERE], 80, 443)],
+            egress=[_dns(), *_api(), names, _to([ANYWHERE], 80, 443)],
         ),
         _allow("webhook", where, {"app": "webhook"}, ingress=[_from([ANYWHERE], CERT_WEBHOOK_PORT)]),
     ]
@@ -195,9 +196,11 @@ def _dns() -> Manifest:
     return {"to": [_namespace("kube-system")], "ports": ports}
 
 
-def _api() -> Manifest:
-    """The API server has the address of a node, which no policy can name."""
-    return _to([{"ipBlock": {"cidr": cidr}} for cidr in PRIVATE], *API_PORTS)
+def _api() -> list[Manifest]:
+    """The API server has the address of a node, which no policy can name, and which may be a public one: k3s listens at
+    6443. Where it is at 443, as in a cloud's cluster, it has a private address.
+    """
+    return [_to([{"ipBlock": {"cidr": cidr}} for cidr in PRIVATE], 443), _to([ANYWHERE], 6443)]
 
 
 def _store(platform: Platform) -> list[Manifest]:

@@ -17,7 +17,9 @@ USER_STEPS = ("build", "test", "ingest", "process", "train")  # what takes as lo
 def contract(name: str) -> str:
     """mlops.yaml of a service whose steps take no time."""
     text = CONTRACT.replace("service: digits", f"service: {name}").replace("name: digits", f"name: {name}")
-    return text.replace("timeout: 30s", f"timeout: {PATIENT}, resources: {{cpu: 100m, memory: 256Mi}}")
+    text = text.replace("timeout: 30s", f"timeout: {PATIENT}, resources: {{cpu: 100m, memory: 256Mi}}")
+    # four services on one small node, beside a training that wants a whole processor
+    return text.replace("dev: {replicas: 2}", "dev: {replicas: 2, resources: {cpu: 20m}}")
 
 
 def seconds(earlier: str | float, later: str | float) -> float:

@@ -159,6 +159,7 @@ def test_each_step_reaches_what_the_executor_needs(cloud, inside):
             assert world.open(pod, "dns", 53, "UDP"), pod
             assert world.open(pod, "dns", 53), pod
             assert world.open(pod, "private", 6443), pod
+            assert world.open(pod, "internet", 6443), pod  # a node whose own address is public
             assert world.open(pod, "private", 443), pod
     assert all(cloud.open(pod, "internet", 443) for pod in pods(cloud, *RUNS))
     assert all(inside.open(pod, STORE, 4443) for pod in pods(inside, *RUNS))
@@ -232,6 +233,7 @@ def test_of_the_events_pods_sensors_and_the_controller_reach_the_api(cloud):
         assert not cloud.open(name, "internet", 443), name
         assert cloud.open(name, "private", 6443) == (name in SENSORS), name
     assert cloud.open("events-controller", "private", 6443)
+    assert cloud.open("events-controller", "internet", 6443)
 
 
 def test_a_model_answers_those_who_may_ask_and_fetches_from_the_store_alone(cloud, inside):
@@ -242,6 +244,7 @@ def test_a_model_answers_those_who_may_ask_and_fetches_from_the_store_alone(clou
             assert not world.open(name, SERVING, 22), name
         assert world.open(SERVING, "dns", 53, "UDP")
         assert not world.open(SERVING, "private", 6443)
+        assert not world.open(SERVING, "internet", 6443)
     assert cloud.open(SERVING, "internet", 443)
     assert inside.open(SERVING, STORE, 4443)
     assert not inside.open(SERVING, "internet", 443)
@@ -267,6 +270,14 @@ def test_argo_is_asked_through_the_ingress_alone(cloud, inside):
     assert not cloud.open("controller", "internet", 443)
 
 
+def test_webhooks_come_through_the_tunnel_if_there_is_one(cloud, tmp_path):
+    body = yaml.safe_load((ROOT / "platform.yaml").read_text())
+    (tmp_path / "platform.yaml").write_text(yaml.safe_dump(body | {"addons": {"tunnel": True}}))
+    tunnel = "deployment-tunnel@tunnel"
+    assert World(tmp_path / "platform.yaml").open(tunnel, GITHUB, 12000)
+    assert not cloud.open(tunnel, GITHUB, 12000)
+
+
 def test_certificates_are_asked_for_outside_and_judged_for_the_api_server(cloud):
     assert cloud.open("private", "cert-webhook", 10250)
     assert not cloud.open("private", "cert-manager", 10250)
@@ -274,6 +285,7 @@ def test_certificates_are_asked_for_outside_and_judged_for_the_api_server(cloud)
     for port, protocol in ((443, "TCP"), (53, "UDP")):
         assert cloud.open("cert-manager", "internet", port, protocol)
     assert cloud.open("cert-manager", "private", 6443)
+    assert cloud.open("cert-manager", "internet", 6443)
 
 
 @pytest.mark.parametrize(

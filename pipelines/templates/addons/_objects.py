@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.platform import Platform
 from pipelines.templates._parts import USER
 
 Manifest = dict[str, Any]
@@ -36,11 +35,6 @@ def kustomization(*resources: str, **more: Any) -> Manifest:
         **more,
         "resources": list(resources),
     }
-
-
-def remote(platform: Platform, repository: str, path: str, version: str) -> str:
-    """A folder of an upstream repository at a tag, as kustomize fetches it."""
-    return f"{platform.mirror.git}/{repository}//{path}?ref=v{version}"
 
 
 def closed() -> Manifest:

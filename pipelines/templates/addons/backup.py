@@ -18,7 +18,12 @@ from pipelines.templates.addons.postgresql import ARCHIVE, ARGO, PORT
 NAME = "backup"
 POSTGRES = 26  # the user of CloudNativePG's images
 # whole, or the container fails: pg_restore reads the list of contents back
-DUMP = 'set -eu\npg_dump --format=custom --file="/dump/$PGDATABASE"\npg_restore --list "/dump/$PGDATABASE" >/dev/null\n'
+# k3s lets a new pod through a NetworkPolicy a moment after it starts; the Job's deadline ends the wait
+READY = "until pg_isready --quiet --timeout=2; do sleep 1; done\n"
+DUMP = f"""set -eu
+{READY}pg_dump --format=custom --file="/dump/$PGDATABASE"
+pg_restore --list "/dump/$PGDATABASE" >/dev/null
+"""
 
 
 def files(platform: Platform, images: Images, pins: Pins) -> dict[str, list[Manifest]]:

@@ -16,7 +16,7 @@ from pipelines.templates.addons import _objects as k
 from pipelines.templates.addons._addon import Addon, Manifest, Pins, Secret
 from pipelines.templates.addons.dashboard import dashboard
 from pipelines.templates.addons.rules import groups
-from pipelines.templates.base import ingress
+from pipelines.templates.base import ingress, remote
 
 NAME = "monitoring"
 COMPONENT = "prometheus-operator"
@@ -47,7 +47,7 @@ def files(platform: Platform, images: Images, pins: Pins) -> dict[str, list[Mani
     return {
         "kustomization.yaml": [
             k.kustomization(
-                k.remote(platform, "prometheus-operator/prometheus-operator", "", version),
+                remote(platform, "prometheus-operator/prometheus-operator", "", version),
                 "namespace.yaml",
                 *names,
                 # upstream's bundle says `default`, and its ClusterRoleBinding is told as well. What names its

@@ -11,6 +11,7 @@ from pipelines.templates import namespaces, network
 from pipelines.templates._parts import Images
 from pipelines.templates.addons import _objects as k
 from pipelines.templates.addons._addon import Addon, Manifest, Pins, Secret
+from pipelines.templates.base import remote
 
 NAME = "postgresql"
 OPERATOR = "cnpg-system"
@@ -21,7 +22,7 @@ ARCHIVE, ARGO = "archive", "argo"  # the cluster, its database and its owner hav
 
 def files(platform: Platform, images: Images, pins: Pins) -> dict[str, list[Manifest]]:
     version = pins.components[COMPONENT]
-    base = k.remote(platform, "cloudnative-pg/cloudnative-pg", "config/default", version)
+    base = remote(platform, "cloudnative-pg/cloudnative-pg", "config/default", version)
     return {
         "kustomization.yaml": [
             # upstream's release is this folder with this image
@@ -67,7 +68,7 @@ def callers(name: str, namespace: str, ports: dict[str, list[int]]) -> Manifest:
     called = f"{name}-database"
     # an instance asks the API server what it is to do, and the others for what they have
     others = network._to([network._pods(pods["matchLabels"])], PORT, STATUS)
-    out = (network._dns(), network._api(), others)
+    out = (network._dns(), *network._api(), others)
     return k.from_namespaces(
         called, namespace, pods, {**ports, OPERATOR: [STATUS, PORT], "monitoring": [METRICS]}, *out
     )
