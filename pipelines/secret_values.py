@@ -348,7 +348,7 @@ def _google(account: str, role: str, bucket: str) -> tuple[str, ...]:
         f"`gcloud iam service-accounts create {account}`",
         f"`gcloud storage buckets add-iam-policy-binding gs://{bucket} --role roles/{role} "
         f"--member serviceAccount:{mail}`",
-        f"`gcloud iam service-accounts keys create key.json --iam-account {mail}`",
+        f"`gcloud iam service-accounts keys create ~/key.json --iam-account {mail}`",
     )
 
 
@@ -714,7 +714,11 @@ VALUES = (
         namespaces=("cert-manager",),
         purpose="cert-manager proves to Let's Encrypt that the domain is yours (DNS-01)",
         source=Given(
-            ("Cloudflare ▸ My Profile ▸ API Tokens ▸ Create ▸ Edit zone DNS: this zone alone (Zone DNS: edit)",), _line
+            (
+                "Cloudflare ▸ My Profile ▸ API Tokens ▸ Create ▸ Edit zone DNS: this zone alone, with Zone DNS: edit "
+                "and Zone Zone: read",
+            ),
+            _line,
         ),
         leak="names in the zone can be changed: traffic can be led away, and certificates had for it",
         rotate=_OLD_TOKEN,

@@ -261,6 +261,8 @@ def _addresses(platform: Platform) -> None:
     print(f"webhooks        https://{platform.host('hooks')}  (docs/install-openeuler.md: Webhooks)")
     if platform.tls.issuer == "self-signed":
         print(f"their CA        /{k3s.CA} on the box; give it to browsers, git and docker")
+    if not platform.addons.harbor and platform.endpoints.REGISTRY.startswith(f"{platform.host('harbor')}/"):
+        print(f"no registry     builds push to {platform.endpoints.REGISTRY}: addons.harbor, or endpoints.REGISTRY")
     print("next            yard verify")
 
 

@@ -70,9 +70,11 @@ class Cluster:
 
 # ---- the commands
 
+UNSUPPLIED = "optional, not supplied"
+
 
 def show() -> None:
-    """Print each value that the settings ask for, who makes it, and where it is; for what is missing, how to get it."""
+    """Print each value that the settings ask for, who makes it, and where it is; if it is nowhere, how to get it."""
     platform = _platform()
     kept = _names(Sops(checkout()), platform)
     values = needed(platform, kept)
@@ -86,8 +88,8 @@ def show() -> None:
     for value in values:
         who = "supplied" if isinstance(value.source, Given) else "made"
         print(f"{' '.join(value.name):<{width}}  {who:<8}  {states[value.name]}")
-        if states[value.name] == "missing":
-            print(*_how(value, platform), sep="\n")
+        if isinstance(value.source, Given) and states[value.name] in ("missing", UNSUPPLIED):
+            print(*([f"    {value.purpose}"] if value.optional else []), *_how(value, platform), sep="\n")
 
 
 def set_value(secret: str, key: str, source: Path | None) -> None:
@@ -266,7 +268,7 @@ def _state(value: Value, platform: Platform, kept: set[Name], cluster: Cluster |
     if told:
         return ", ".join(told)
     if value.optional:
-        return "optional, not supplied"
+        return UNSUPPLIED
     if isinstance(value.source, Made):
         return "not made yet" if cluster else "made by apply"
     return "missing"

@@ -260,7 +260,7 @@ class Watch:
         if waited < START:
             return None
         self.say(f"no run of {self.sha[:12]} began within {START:.0f} s")
-        self.say(f"  → yard trace {self.sha[:12]}")
+        self.say(f"  → without a webhook it begins within five minutes: watch again, or yard trace {self.sha[:12]}")
         return Exit.UNAVAILABLE
 
     def _model(self) -> str:

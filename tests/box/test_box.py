@@ -55,6 +55,7 @@ def test_up_installs_everything_in_order_and_says_how_to_get_in(world, up):
     assert "https://argo.ml.example.com" in said
     assert "https://argocd.ml.example.com" in said
     assert "argocd-initial-admin-secret" in said
+    assert "builds push to harbor.ml.example.com/trainyard: addons.harbor, or endpoints.REGISTRY" in said
     waits = [line for line in world.log if "wait --for" in line or "rollout" in line]
     assert ["node/box" in waits[0], "Ready" in waits[1]] == [True, True]
     assert "rollout status deployment.apps/argocd-server" in waits[-1]

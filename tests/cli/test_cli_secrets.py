@@ -676,6 +676,7 @@ def test_list_says_where_each_value_is_and_how_to_get_what_is_missing(box, yard,
     assert rows["signing key.pem"] == "not made yet"
     assert rows["git-read token"] == "optional, not supplied"
     assert "`yard secrets set git-write token`" in said.out
+    assert "`yard secrets set git-read token`" in said.out
     give(TOKEN, "git-write")
     yard("secrets", "apply")
     rows = dict(re.findall(r"^(\S+ \S+) +(?:made|supplied) +(.*)$", yard("secrets", "list").out, re.M))
