@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ from e2e_repo import Repo
 
 from pipelines.registry import Registry, open_registry
 
+ENDED = pytest.StashKey[Counter[str]]()  # outcome → how many tests
+
 
 @pytest.fixture(scope="session")
 def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
@@ -34,12 +37,10 @@ def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = {"started": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")}
     begun = time.monotonic()
     yield found
-    found["seconds"] = round(time.monotonic() - begun)
-    found |= {
-        "passed": request.session.testscollected - request.session.testsfailed,
-        "failed": request.session.testsfailed,
-    }
-    if os.environ.get("E2E_KEEP") or request.config.option.keyword:
+    ended = request.config.stash.get(ENDED, Counter[str]())
+    found |= {"seconds": round(time.monotonic() - begun), "passed": ended["passed"], "failed": ended["failed"]}
+    chosen = os.environ.get("E2E_KEEP") or request.config.option.keyword
+    if chosen or ended.total() < request.session.testscollected:
         return  # not a whole run
     folder = ROOT / ".e2e"
     folder.mkdir(exist_ok=True)
@@ -111,6 +112,8 @@ def registry(cluster: Cluster, tmp_path: Path) -> Iterator[Registry]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
+    if report.when == "call" or not report.passed:
+        item.config.stash.setdefault(ENDED, Counter())[report.outcome] += 1
     if report.failed and "_cluster" in getattr(item, "funcargs", {}):
         with contextlib.suppress(AssertionError, OSError, subprocess.SubprocessError):
             report.sections.append(("the cluster", item.funcargs["_cluster"].explain()))
