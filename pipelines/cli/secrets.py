@@ -23,6 +23,7 @@ from pipelines.secret_values import Given, Made, Name, Place, Value, needed, rea
 from pipelines.sops import FILE, Sops
 
 LABELS = {"app.kubernetes.io/managed-by": "trainyard"}
+UNSUPPLIED = "optional, not supplied"
 SHARED = {"argocd-secret"}  # Argo CD's own: of it only the keys in the table are ours
 
 
@@ -69,8 +70,6 @@ class Cluster:
 
 
 # ---- the commands
-
-UNSUPPLIED = "optional, not supplied"
 
 
 def show() -> None:
