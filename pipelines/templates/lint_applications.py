@@ -82,10 +82,17 @@ def _waves(tree: Tree) -> Iterator[Problem]:
             if need in installed and _wave(installed[need]) >= _wave(application):
                 what = f"wave {_wave(application)} does not come after {need}, which it needs"
                 yield application.problem(field, what, f"a wave after {_wave(installed[need])}")
+    templates = {(body.namespace, body.name): body for body in tree.of("WorkflowTemplate")}
+    for clock in tree.of("CronWorkflow"):
+        name = clock.body["spec"]["workflowSpec"].get("workflowTemplateRef", {}).get("name")
+        template = templates.get((clock.namespace, name))
+        if template and _wave(template) >= _wave(clock):
+            what = f"wave {_wave(clock)} does not come after its template: it may not run for 20 minutes"
+            yield clock.problem(f"metadata.annotations[{applications.WAVE}]", what, "a wave after the template's")
 
 
-def _wave(application: Manifest) -> int:
-    return int(application.body["metadata"].get("annotations", {}).get(applications.WAVE, "0"))
+def _wave(manifest: Manifest) -> int:
+    return int(manifest.body["metadata"].get("annotations", {}).get(applications.WAVE, "0"))
 
 
 def _paths(tree: Tree) -> Iterator[Problem]:

@@ -38,6 +38,8 @@ def clock() -> CronWorkflow:
     return CronWorkflow(
         name=NAME,
         namespace=NAMESPACE,
+        # after its template: a controller that does not find it forgets the clock, and looks again after 20 minutes
+        annotations={"argocd.argoproj.io/sync-wave": "1"},
         schedules=["*/5 * * * *"],
         timezone="UTC",
         concurrency_policy="Forbid",

@@ -279,6 +279,7 @@ BROKEN = [
     Broken("waves", PIPELINES, (*NOTES, WAVE), "0", "wave 0 does not come after argo-workflows"),
     Broken("waves", PIPELINES, NOTES, GONE, "wave 0 does not come after event-sources"),
     Broken("waves", PIPELINES, ("metadata", "name"), "pipelines", "nothing says what it needs"),
+    Broken("waves", "CronWorkflow/mlops/reconcile", (*NOTES, WAVE), "0", "does not come after its template"),
     Broken("paths", PIPELINES, ("spec", "source", "path"), "mlop", "mlop/ holds no object"),
     Broken("paths", PIPELINES, ("spec", "source", "directory"), GONE, "its subfolders are not read"),
     Broken("paths", ITSELF, ("spec", "source", "directory"), {"recurse": True}, "not for a folder with a kustom"),
