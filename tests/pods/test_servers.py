@@ -112,7 +112,7 @@ async def test_a_failing_init_container_of_a_server_is_tried_again(world: World)
 async def test_a_failing_liveness_probe_restarts_the_container(world: World) -> None:
     probe = {
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
-        "livenessProbe": {"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 0.1, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 1, "failureThreshold": 2},
     }
     async with running(world):
         pod = server(world, **probe)
