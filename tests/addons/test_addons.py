@@ -149,6 +149,16 @@ def test_no_file_shares_a_part_with_itself():
             assert "&id0" not in text, name
 
 
+@pytest.mark.parametrize("name", ["postgresql", "monitoring"])
+def test_upstreams_folder_comes_from_the_mirror_in_the_way_of_the_core(name):
+    given = platform(addons=ALL, mirror={"git": "http://git.lan"})
+    (base,) = [
+        entry for entry in files(given)[f"applications/{name}/kustomization.yaml"][0]["resources"] if "//" in entry
+    ]
+    # `.git//` is what docs/operations.md looks for when it fills a mirror
+    assert re.match(r"http://git\.lan/[\w-]+/[\w-]+\.git//[\w/]*\?timeout=90&ref=v", base)
+
+
 def test_each_pin_is_used():
     text = "\n".join(str(body) for part in files(platform(addons=ALL)).values() for body in part)
     for name in ("postgresql", "cloudflared", "prometheus", "alertmanager", "kube-state-metrics", "grafana"):

@@ -11,6 +11,7 @@ import yaml
 from pipelines import platform
 from pipelines.templates import controller, events, namespaces, reconcile, render
 from pipelines.templates._parts import Images
+from solo.expressions.tags import substitute
 
 IMAGES = Images("p:1", "s:1", "o:1", "k:1")
 PLATFORM = {
@@ -150,6 +151,16 @@ def test_kaniko_is_told_of_a_registry_without_tls_and_of_a_mirror(endpoints, fla
     (found,) = [t for t in render.templates_of(IMAGES, platform.load(text)) if t.name == "ci"]
     (build,) = [t for t in found.to_dict()["spec"]["templates"] if t["name"] == "build"]
     assert [flag for flag in build["container"]["args"] if "insecure" in flag or "mirror" in flag] == flags
+
+
+def test_an_owner_in_capitals_has_images_in_lower_case_as_registries_want(templates):
+    (build,) = [t for t in templates["ci"].to_dict()["spec"]["templates"] if t["name"] == "build"]
+    names = [arg for arg in build["container"]["args"] if arg.startswith(("--destination=", "--cache-repo="))]
+    given = {"inputs.parameters.repo": "AcmeCorp/Digits", "inputs.parameters.sha": "abc"}
+    assert [substitute(name, given).partition("$(REGISTRY)/")[2] for name in names] == [
+        "acmecorp/digits:abc",
+        "cache/acmecorp/digits",
+    ]
 
 
 def test_the_signing_key_is_where_no_code_of_a_user_runs(templates):

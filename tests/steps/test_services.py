@@ -62,6 +62,13 @@ def test_the_simplest_service_has_a_fixed_number_of_pods_and_no_settings(deploye
     }
 
 
+def test_the_container_that_fetches_the_model_asks_for_no_more_processor_than_serving(deployed):
+    folder = deployed(resources={"cpu": "20m"})
+    (fetch,) = folder.pod()["spec"]["initContainers"]
+    asked = [container["resources"]["requests"]["cpu"] for container in (fetch, folder.serving())]
+    assert asked == ["20m", "20m"]
+
+
 def test_a_node_with_the_only_pod_can_be_drained(deployed):
     assert deployed(replicas=1).read("pdb")["spec"]["maxUnavailable"] == 1
 
