@@ -36,6 +36,7 @@ from solo.manifests import (
     load,
     make_registry_login,
     make_secrets,
+    make_status_token,
     public_key,
     readdress,
     secret_names,
@@ -110,7 +111,7 @@ class Solo:
             writer, reader = (secret_value(store, name, "credentials") for name in ("registry", "registry-read"))
             registry_login, docker_config = make_registry_login(store, objects, REGISTRY.partition("/")[0])
             signing_key = public_key(store, "signing", "key.pem")
-            status_token = secret_value(store, "git-status", "token")
+            status_token = make_status_token(store, objects)
         registry_bucket, scratch_bucket = committed["REGISTRY_BUCKET"], committed["SCRATCH_BUCKET"]
         storage = Storage(self.home / "storage")
         for bucket in (registry_bucket, scratch_bucket):

@@ -147,10 +147,23 @@ def make_registry_login(store: Store, objects: Sequence[Object], host: str) -> t
     """
     login = f"trainyard:{secret_value(store, REGISTRY_PUSH, 'password')}"
     text = json.dumps({"auths": {host: {"auth": base64.b64encode(login.encode()).decode()}}})
-    volumes = [(obj["metadata"].get("namespace", ""), entry.get("secret")) for obj in objects for entry in _dicts(obj)]
-    for namespace in sorted({n for n, v in volumes if isinstance(v, dict) and v.get("secretName") == REGISTRY_PUSH}):
-        _put(store, namespace, REGISTRY_PUSH, ".dockerconfigjson", text)
+    _put_where_mentioned(store, objects, REGISTRY_PUSH, ".dockerconfigjson", text)
     return login, text
+
+
+def make_status_token(store: Store, objects: Sequence[Object]) -> str:
+    """Create the optional Secret `git-status` wherever an object mentions it; returns the token that our own Git host
+    wants for a commit status.
+    """
+    token = secret_value(store, GIT_STATUS, "token")
+    _put_where_mentioned(store, objects, GIT_STATUS, "token", token)
+    return token
+
+
+def _put_where_mentioned(store: Store, objects: Sequence[Object], name: str, key: str, value: str) -> None:
+    volumes = [(obj["metadata"].get("namespace", ""), entry.get("secret")) for obj in objects for entry in _dicts(obj)]
+    for namespace in sorted({n for n, v in volumes if isinstance(v, dict) and v.get("secretName") == name}):
+        _put(store, namespace, name, key, value)
 
 
 def public_key(store: Store, name: str, key: str) -> str:
@@ -192,7 +205,7 @@ def _made(key: str) -> str:
 
 
 KEYS = {"stages-token": "token", "signing": "key.pem"}
-REGISTRY_PUSH = "registry-push"
+REGISTRY_PUSH, GIT_STATUS = "registry-push", "git-status"
 EVENT_SECRETS = ("webhookSecret", "authSecret")
 
 
