@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pipelines.errors import Exit, YardError
+from pipelines.registry import open_registry
 from pipelines.steps._http import request, secret
 from pipelines.steps._step import step
 
@@ -49,8 +50,14 @@ def accepted(*, service: str, repo: str, branch: str, sha: str, attempt: str, de
 
 
 @step
-def status(*, pipeline: str, repo: str, sha: str, state: str, namespace: str, workflow: str) -> None:
-    """Set the commit status `trainyard/<pipeline>`. Never fails a run: a status is a courtesy, the run is the truth."""
+def status(
+    *, pipeline: str, repo: str, sha: str, state: str, namespace: str, workflow: str, claim: str, owner: str
+) -> None:
+    """Set the commit status `trainyard/<pipeline>`. Never fails a run: a status is a courtesy, the run is the truth.
+
+    A run that another one's claim `<pipeline>/<claim>` stopped (owner: a Workflow's uid) says nothing: it ends well
+    without having done anything, and the commit may have been refused. `claim` is "" for a pipeline without claims.
+    """
     base = os.environ.get("GIT_API_URL", "")
     if not base:
         print("no GIT_API_URL: no commit status")
@@ -65,6 +72,9 @@ def status(*, pipeline: str, repo: str, sha: str, state: str, namespace: str, wo
         url = f"{base}/repos/{repo}/statuses/{sha}"
         body = {"state": STATES.get(state, "error"), "context": name, **said}
     try:
+        if claim and (holder := open_registry().claimed(f"{pipeline}/{claim}")) not in (None, owner):
+            print(f"no commit status: run {holder} did this, and has told how it ended")
+            return
         token = secret(os.environ.get("GIT_TOKEN_FILE", ""))
         answer = request("POST", url, body, token=token, tries=2)
         print(f"commit status {name}={body['state']}: HTTP {answer.status}")

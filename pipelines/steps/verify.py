@@ -87,37 +87,46 @@ def _back(clone: Path, path: str, before: str, commit: str, proven: str) -> str:
         before = f"{git('-C', str(clone), 'log', '-1', '--format=%H', commit, '--', path).strip()}^"
         if not repository.resolve(clone, before):
             return ""
-    for earlier in git("-C", str(clone), "log", "--format=%H", before, "--", path).split() if proven else []:
+    return _newest(clone, path, before, proven) or repository.resolve(clone, before)
+
+
+def _newest(clone: Path, path: str, head: str, lock: str) -> str:
+    """The newest commit, from `head` back, that left this lock in `path`; "" if none did."""
+    for earlier in git("-C", str(clone), "log", "--format=%H", head, "--", path).split() if lock else []:
         text = git("-C", str(clone), "show", f"{earlier}:{path}/release.yaml", check=False)
         with suppress(YardError):  # a record that people broke was not proven
-            if repository.parse(text, earlier)["lock"] == proven:
+            if repository.parse(text, earlier)["lock"] == lock:
                 return earlier
-    return repository.resolve(clone, before)
+    return ""
 
 
 class Waited(TypedDict):
     outcome: str
     address: str
+    targets: str
 
 
 @step
 def wait(*, targets: str, commit: str, sync_timeout: str, timeout: str) -> Waited:
     """Wait until Argo CD has synced each target to this commit and it is healthy, both at the same look.
 
-    `outcome` is healthy, or superseded if a later commit replaced a target meanwhile. Raises YardError(FAILED) when
-    a target is Degraded, `sync_timeout` (seconds) is over before Argo CD synced, or `timeout` (seconds) after it did.
+    `targets` is what is left of them: without those that a later commit replaced meanwhile. `outcome` is healthy, or
+    superseded if nothing is left. Raises YardError(FAILED) when a target is Degraded, `sync_timeout` (seconds) is over
+    before Argo CD synced, or `timeout` (seconds) after it did.
     """
     deadline = time.monotonic() + float(sync_timeout)
-    outcome, addresses = "healthy", []
-    for target in json.loads(targets):
+    wanted: list[dict[str, Any]] = json.loads(targets)
+    left, addresses = [], []
+    for target in wanted:
         if target["removed"]:
             print(f"{target['service']}-{target['environment']}: removed, nothing to wait for")
+        elif _settled(target, commit, deadline, float(timeout)) == "superseded":
             continue
-        if _settled(target, commit, deadline, float(timeout)) == "superseded":
-            outcome = "superseded"
         else:
             addresses.append(_address(target))
-    return {"outcome": outcome, "address": " ".join(addresses)}
+        left.append(target)
+    outcome = "superseded" if wanted and not left else "healthy"
+    return {"outcome": outcome, "address": " ".join(addresses), "targets": json.dumps(left)}
 
 
 def _settled(target: dict[str, Any], commit: str, deadline: float, timeout: float) -> str:
@@ -267,14 +276,22 @@ def _wrong(url: str, what: str) -> YardError:
 
 
 @step
-def keep(*, targets: str) -> None:
-    """Mark each target's lock as the one that serves (compare-and-swap on the alias)."""
+def keep(*, targets: str, commit: str) -> None:
+    """Mark each target's lock as the one that serves, unless that of a later release is marked already: on a busy
+    machine the pod of an earlier release's `keep` may start last.
+    """
     registry = open_registry()
-    for target in json.loads(targets):
-        if target["removed"]:
-            continue
-        registry.move_alias(target["service"], "serving", target["lock"])
-        print(f"{target['service']}: serving is {target['lock']}")
+    with repository.releases() as clone:
+        for target in json.loads(targets):
+            if target["removed"]:
+                continue
+            now = registry.get_alias(target["service"], "serving")
+            path = f"services/{target['service']}/{target['environment']}"
+            if now and now.lock != target["lock"] and _newest(clone, path, f"{commit}..HEAD", now.lock):
+                print(f"{target['service']}: serving stays {now.lock}, which was released later")
+                continue
+            registry.move_alias(target["service"], "serving", target["lock"])
+            print(f"{target['service']}: serving is {target['lock']}")
 
 
 class Reverted(TypedDict):

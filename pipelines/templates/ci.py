@@ -21,6 +21,7 @@ from pipelines.templates import _parts as p
 
 SERVICE = ("service", "repo", "branch", "sha", "attempt", "delivery")
 DEFAULTS = {"attempt": "1"}
+CLAIM = "{{workflow.parameters.service}}/{{workflow.parameters.sha}}-{{workflow.parameters.attempt}}"
 
 
 def arguments(*names: str) -> list[Parameter]:
@@ -28,7 +29,7 @@ def arguments(*names: str) -> list[Parameter]:
 
 
 def template(images: p.Images, platform: Platform) -> WorkflowTemplate:
-    to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
+    to_host = p.platform("status", status, images, p.REGISTRY, p.GIT_STATUS, minutes=2)
     with p.pipeline("ci", "mlops-build", arguments(*SERVICE), status=to_host, minutes=120) as workflow:
         claims = p.platform("claim", claim, images, p.REGISTRY)
         checks_out = p.platform("checkout", checkout, images, p.GIT_READ)
@@ -37,7 +38,7 @@ def template(images: p.Images, platform: Platform) -> WorkflowTemplate:
         tests = p.user("test", params=False)
         lists = p.platform("sbom", sbom, images, p.REGISTRY_PUSH, p.REGISTRY_CA)
         announces = p.platform("built", built, images, p.STAGES)
-        exit_handler("ci", to_host)
+        exit_handler("ci", to_host, claim=CLAIM)
         with DAG(name="main"):
             claimed = Task(
                 name="claim",
@@ -87,21 +88,21 @@ def template(images: p.Images, platform: Platform) -> WorkflowTemplate:
     return workflow
 
 
-def exit_handler(
-    pipeline: str, to_host: Container, repo: str = "{{workflow.parameters.repo}}", sha: str = "sha"
-) -> None:
-    """A DAG named `exit` that tells the Git host how the Workflow ended."""
+def exit_handler(pipeline: str, to_host: Container, *, claim: str = "", sha: str = "sha") -> None:
+    """A DAG named `exit` that tells the Git host how the Workflow ended; `sha` is the parameter with the commit."""
     with DAG(name="exit"):
         Task(
             name="status",
             template=to_host,
             arguments=p.inputs(
+                "repo",
                 pipeline=pipeline,
-                repo=repo,
                 sha=f"{{{{workflow.parameters.{sha}}}}}",
                 state="{{workflow.status}}",
                 namespace="{{workflow.namespace}}",
                 workflow="{{workflow.name}}",
+                claim=claim,
+                owner="{{workflow.uid}}",
             ),
         )
 

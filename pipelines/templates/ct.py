@@ -16,11 +16,11 @@ from pipelines.steps.evaluate import evaluate
 from pipelines.steps.plan import plan
 from pipelines.steps.register import register
 from pipelines.templates import _parts as p
-from pipelines.templates.ci import SERVICE, arguments, exit_handler
+from pipelines.templates.ci import CLAIM, SERVICE, arguments, exit_handler
 
 
 def template(images: p.Images) -> WorkflowTemplate:
-    to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
+    to_host = p.platform("status", status, images, p.REGISTRY, p.GIT_STATUS, minutes=2)
     with p.pipeline("ct", "mlops", arguments(*SERVICE, "image", "config"), status=to_host, minutes=24 * 60) as workflow:
         plans = p.platform("plan", plan, images, p.REGISTRY)
         ingests = p.user("ingest", output="data", env={"DATA_DIR": f"{OUTPUTS}/data"})
@@ -37,7 +37,7 @@ def template(images: p.Images) -> WorkflowTemplate:
         decides = p.platform("gate", gate, images, p.REGISTRY, metrics=m.Metrics(prometheus=[_refused()]))
         registers = p.platform("register", register, images, p.REGISTRY)
         announces = p.platform("accepted", accepted, images, p.STAGES)
-        exit_handler("ct", to_host)
+        exit_handler("ct", to_host, claim=CLAIM)
         with DAG(name="main"):
             todo = Task(
                 name="plan",

@@ -19,7 +19,7 @@ TIMEOUT = 300  # seconds from then on for the rollout to finish
 
 
 def template(images: p.Images) -> WorkflowTemplate:
-    to_host = p.platform("status", status, images, p.GIT_STATUS, minutes=2)
+    to_host = p.platform("status", status, images, p.REGISTRY, p.GIT_STATUS, minutes=2)
     parameters = [
         Parameter(name="repo"),
         Parameter(name="before", value=""),
@@ -38,9 +38,9 @@ def template(images: p.Images) -> WorkflowTemplate:
             automount_service_account_token=True,
         )
         smokes = p.platform("smoke", smoke, images, p.REGISTRY, to="services")
-        keeps = p.platform("keep", keep, images, p.REGISTRY)
+        keeps = p.platform("keep", keep, images, p.REGISTRY, p.GIT_READ)
         reverts = p.platform("revert", revert, images, p.GIT_WRITE)
-        exit_handler("verify", to_host, sha="commit")
+        exit_handler("verify", to_host, claim="releases/{{workflow.parameters.commit}}-1", sha="commit")
         with DAG(name="main"):
             seen = Task(
                 name="inspect", template=inspects, arguments=p.inputs("before", "commit", owner="{{workflow.uid}}")
@@ -56,11 +56,16 @@ def template(images: p.Images) -> WorkflowTemplate:
             Task(
                 name="smoke",
                 template=smokes,
-                arguments=p.inputs(targets=targets),
+                arguments=p.inputs(targets=p.out(waited, "targets")),
                 depends="wait.Succeeded",
                 when=f"{p.out(waited, 'outcome')} == healthy",
             )
-            Task(name="keep", template=keeps, arguments=p.inputs(targets=targets), depends="smoke.Succeeded")
+            Task(
+                name="keep",
+                template=keeps,
+                arguments=p.inputs("commit", targets=p.out(waited, "targets")),
+                depends="smoke.Succeeded",
+            )
             Task(
                 name="revert",
                 template=reverts,

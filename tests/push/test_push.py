@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 
 import pytest
-from push_harness import CONTRACT, Platform, service, until
+from push_harness import CONTRACT, END, Platform, service, until
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +93,17 @@ def push_event(sha, *, ref="refs/heads/main", repo="acme/digits", deleted=False,
     }
 
 
+def phase(platform, name):
+    return platform.get(f"/api/v1/workflows/mlops/{name}").get("status", {}).get("phase", "")
+
+
+def states(platform, sha, pipeline):
+    """What the Git host was told of a commit, newest first."""
+    url = f"{platform.endpoints['GIT_API_URL']}/repos/acme/digits/commits/{sha}/statuses"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return [entry["state"] for entry in json.loads(answer.read()) if entry["context"] == f"trainyard/{pipeline}"]
+
+
 def test_a_good_push_serves_and_a_worse_one_does_not(platform, work):
     good = work.commit(service())
     said = work.push()
@@ -123,6 +134,17 @@ def test_a_good_push_serves_and_a_worse_one_does_not(platform, work):
     image = output(platform.ended(pipeline="ci", sha=worse), "build(0)", "image")
     said = platform.yard("verify-image", image, check=False)
     assert (said.returncode, "no signature" in said.stderr) == (4, True), said.stderr
+    # the same run once more, as a bus would start it that delivers an event again: it has nothing to do, and ends well
+    parameters = [f"{entry['name']}={entry['value']}" for entry in run["spec"]["arguments"]["parameters"]]
+    again = {"name": "again", "parameters": parameters}
+    submit = {"resourceKind": "WorkflowTemplate", "resourceName": "ct", "submitOptions": again}
+    platform.post("/api/v1/workflows/mlops/submit", {"namespace": "mlops", **submit})
+    until(lambda: phase(platform, "again") in END, "the second run to end")
+    assert phase(platform, "again") == "Succeeded"
+    for pipeline in ("ci", "ct", "release"):
+        assert states(platform, good, pipeline) == ["success"]
+    assert states(platform, worse, "ct") == ["failure"]
+
     assert ask(platform, [[1, 0, 0, 0]])[1] == "1"
     assert len(platform.runs(pipeline="verify")) == 1  # the bot's push started this, and nothing else
     assert len(platform.runs(pipeline="ci")) == 2

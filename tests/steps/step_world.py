@@ -15,6 +15,7 @@ from pipelines.config import Config, Deploy
 from pipelines.registry import AXES, Lock, LockedVersion
 from pipelines.steps.release import release
 from pipelines.steps.verify import inspect
+from solo.expressions.tags import substitute
 
 CONFIG = Config.model_validate(
     {
@@ -31,6 +32,7 @@ CONFIG = Config.model_validate(
     }
 )
 MODELS = Path(__file__).parents[1] / "serving/models"
+TEMPLATES = Path(__file__).parents[2] / "mlops/templates"
 GOLDEN = {
     "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 2]}],
     "golden": {
@@ -45,6 +47,16 @@ def git(cwd, *args):
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     done = subprocess.run(["git", *identity, *args], cwd=cwd, check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def claim_at_the_end(registry, pipeline, **parameters):
+    """Who has the claim that a Workflow of the pipeline with these parameters looks at in its exit handler."""
+    spec = yaml.safe_load((TEMPLATES / f"{pipeline}.yaml").read_text())["spec"]
+    (end,) = [template for template in spec["templates"] if template["name"] == "exit"]
+    (task,) = end["dag"]["tasks"]
+    values = {f"workflow.parameters.{name}": value for name, value in parameters.items()}
+    told = {entry["name"]: substitute(entry["value"], values) for entry in task["arguments"]["parameters"]}
+    return registry.claimed(f"{told['pipeline']}/{told['claim']}")
 
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from step_world import CONFIG, MODELS
+from step_world import CONFIG, MODELS, claim_at_the_end
 
 from pipelines.config import Gate
 from pipelines.errors import Exit, YardError
@@ -85,6 +85,13 @@ def test_a_plan_without_a_gpu_asks_for_none(registry, monkeypatch):
 
 def test_a_second_run_of_a_commit_is_told_so(registry):
     assert [planned(owner)["claimed"] for owner in ("a", "b", "a")] == ["true", "false", "true"]
+
+
+def test_the_end_of_a_run_asks_for_the_claim_that_its_beginning_made(registry):
+    claim(pipeline="ci", service="digits", sha=SHA, attempt="1", owner="uid")
+    planned()
+    for pipeline in ("ci", "ct"):
+        assert claim_at_the_end(registry, pipeline, service="digits", sha=SHA, attempt="1") == "uid"
 
 
 def test_a_plan_knows_what_serves(registry):

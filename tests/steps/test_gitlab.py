@@ -246,7 +246,8 @@ def test_a_run_that_ends_is_a_commit_status(host, monkeypatch, tmp_path, ended, 
     (tmp_path / "token").write_text("glpat-1\n")
     monkeypatch.setenv("GIT_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("GIT_PROVIDER", "gitlab")
-    status(pipeline="ci", repo="acme/digits", sha=SHA, state=ended, namespace="mlops", workflow="ci-1")
+    run = {"namespace": "mlops", "workflow": "ci-1", "claim": "", "owner": "uid"}
+    status(pipeline="ci", repo="acme/digits", sha=SHA, state=ended, **run)
     ((path, token, body),) = host
     assert path == f"/api/v4/projects/acme%2Fdigits/statuses/{SHA}"
     assert token == "Bearer glpat-1"

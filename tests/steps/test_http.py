@@ -1,4 +1,4 @@
-"""Posting an event: what is tried again, and what is not."""
+"""Posting an event or a commit status: what is tried again, and what is not."""
 
 from __future__ import annotations
 
@@ -73,11 +73,31 @@ def test_a_redirected_post_keeps_its_body(server):
     assert server.got[1][2] == b'{"a": 1}'
 
 
+def tell(state="Succeeded", claim="", owner="uid"):
+    run = {"repo": "a/b", "sha": "1", "namespace": "mlops-build", "workflow": "w"}
+    status(pipeline="ci", state=state, claim=claim, owner=owner, **run)
+
+
 def test_a_commit_status_never_fails_a_run(server, monkeypatch, capsys):
     monkeypatch.setenv("GIT_API_URL", server.url)
     server.answers = [500]
-    status(pipeline="ci", repo="a/b", sha="1", state="Succeeded", namespace="mlops-build", workflow="w")
+    tell()
     assert "not set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["Succeeded", "Failed"])
+def test_a_run_that_another_one_forestalled_does_not_tell_how_the_commit_fared(
+    server, registry, monkeypatch, capsys, state
+):
+    monkeypatch.setenv("GIT_API_URL", server.url)
+    tell(state, claim="digits/1-1")  # ended before it could claim
+    assert registry.claimed("ci/digits/1-1") is None
+    registry.claim("ci/digits/1-1", "first")
+    tell(state, claim="digits/1-1", owner="first")
+    assert len(server.got) == 2
+    tell(state, claim="digits/1-1", owner="second")
+    assert len(server.got) == 2
+    assert "run first did this" in capsys.readouterr().out
 
 
 def test_the_registrys_own_ca_is_trusted_beside_the_systems_and_need_not_be_there(server, certificate, monkeypatch):

@@ -130,7 +130,8 @@ def inside() -> World:
 
 GIT_STEPS = (
     *("checkout@mlops-build", "status@mlops-build", "status@mlops", "reconcile@mlops", "status@mlops-release"),
-    *("release@mlops-release", "inspect@mlops-release", "wait@mlops-release", "revert@mlops-release"),
+    *("release@mlops-release", "inspect@mlops-release", "wait@mlops-release", "keep@mlops-release"),
+    "revert@mlops-release",
 )
 REGISTRY_STEPS = ("build@mlops-build", "sbom@mlops-build", "sign@mlops-release")
 POSTERS = ("built@mlops-build", "accepted@mlops", "reconcile@mlops")

@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from step_world import GOLDEN, answer, git, status
+from step_world import GOLDEN, answer, claim_at_the_end, git, status
 
 from pipelines.errors import Exit, YardError
 from pipelines.steps import verify
@@ -52,9 +52,11 @@ def revert(targets, commit):
     return raised.value.results["commit"]
 
 
-def keep(world, lock, service="digits"):
-    verify.keep(targets=json.dumps([{"service": service, "lock": lock, "removed": False}]))
-    assert world.registry.get_alias(service, "serving").lock == lock
+def keep(world, lock, commit, service="digits"):
+    """What is marked as serving once this release is to be kept."""
+    found = {"service": service, "environment": "dev", "lock": lock, "removed": False}
+    verify.keep(targets=json.dumps([found]), commit=commit)
+    return world.registry.get_alias(service, "serving").lock
 
 
 # --- inspect ---------------------------------------------------------------------------------------------------------
@@ -79,13 +81,13 @@ def test_a_push_to_other_files_names_nothing(world):
     _, before = world.released()
     head = world.releases.push_files({"README.md": "x", "services/README.md": "x"})
     assert world.inspect(head, before)[0] == []
-    assert wait([], head) == {"outcome": "healthy", "address": ""}
+    assert wait([], head) == {"outcome": "healthy", "address": "", "targets": "[]"}
 
 
 def test_a_missed_push_names_what_is_out_but_not_marked_serving(world):
-    iris, _ = world.released("iris")
+    iris, before = world.released("iris")
     digits, head = world.released()
-    keep(world, iris, "iris")
+    assert keep(world, iris, before, "iris") == iris
     assert names(world.inspect(head)[0]) == [("digits", digits, False)]
 
 
@@ -106,9 +108,9 @@ def test_a_removed_service_has_nothing_to_prove(world):
     head = world.releases.push_files()
     targets, _ = world.inspect(head, before)
     assert names(targets) == [("digits", "", True)]
-    assert wait(targets, head) == {"outcome": "healthy", "address": ""}
+    assert wait(targets, head) == {"outcome": "healthy", "address": "", "targets": json.dumps(targets)}
     assert smoke(targets) == ""
-    verify.keep(targets=json.dumps(targets))
+    verify.keep(targets=json.dumps(targets), commit=head)
     assert world.registry.get_alias("digits", "serving") is None
 
 
@@ -116,6 +118,12 @@ def test_a_second_run_for_the_same_push_does_nothing(world):
     _, head = world.released()
     claims = [verify.inspect(before=NOTHING, commit=head, owner=owner)["claimed"] for owner in ("a", "b", "a")]
     assert claims == ["true", "false", "true"]
+
+
+def test_the_end_of_a_run_asks_for_the_claim_that_its_beginning_made(world):
+    _, head = world.released()
+    verify.inspect(before=NOTHING, commit=head, owner="uid")
+    assert claim_at_the_end(world.registry, "verify", commit=head) == "uid"
 
 
 @pytest.mark.parametrize("text", ["", "data: ["])
@@ -141,7 +149,12 @@ def test_healthy_and_synced_to_this_commit_at_the_same_look(world, web):
         status(head),
     ]
     targets, _ = world.inspect(head, before)
-    assert wait(targets, head) == {"outcome": "healthy", "address": f"{web.url}/digits/digits-dev"}
+    found = wait(targets, head)
+    assert found == {
+        "outcome": "healthy",
+        "address": f"{web.url}/digits/digits-dev",
+        "targets": json.dumps(targets),
+    }
     assert len(web.apps[APP]) == 1
 
 
@@ -189,7 +202,19 @@ def test_a_later_release_of_the_same_service_replaces_this_one(world, web):
     targets, _ = world.inspect(head, NOTHING)
     _, later = world.released()
     web.apps[APP] = [status(later, "Progressing")]
-    assert wait(targets, head) == {"outcome": "superseded", "address": ""}
+    assert wait(targets, head) == {"outcome": "superseded", "address": "", "targets": "[]"}
+
+
+def test_of_several_services_the_one_that_a_later_release_replaced_is_left_out(world, web):
+    world.released("iris")
+    iris, _ = world.released("iris")
+    _, head = world.released()
+    targets, _ = world.inspect(head)
+    _, later = world.released()
+    web.apps |= {APP: [status(later)], "iris-dev": [status(later)]}
+    found = wait(targets, head)
+    assert found["outcome"] == "healthy"
+    assert names(json.loads(found["targets"])) == [("iris", iris, False)]
 
 
 def test_a_later_release_of_another_service_changes_nothing(world, web):
@@ -305,6 +330,31 @@ def test_a_wrong_answer_is_a_failure(world, web, case):
     assert "/v2/models/digits/infer" in str(raised.value)
 
 
+# --- keep ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_keep_that_comes_late_does_not_mark_an_earlier_release_again(world):
+    first, before = world.released()
+    second, head = world.released()
+    assert keep(world, second, head) == second
+    assert keep(world, first, before) == second
+
+
+def test_what_a_later_commit_went_back_to_is_what_serves(world):
+    first, before = world.released()
+    second, head = world.released()
+    assert keep(world, first, before) == first
+    git(world.releases.work, "checkout", "--quiet", before, "--", "services")
+    back = world.releases.push_files()
+    assert keep(world, second, head) == first  # late
+    assert keep(world, first, back) == first
+    third, last = world.released()
+    assert keep(world, third, last) == third
+    git(world.releases.work, "pull", "--quiet", "origin", "main")
+    git(world.releases.work, "checkout", "--quiet", before, "--", "services")
+    assert keep(world, first, world.releases.push_files()) == first
+
+
 # --- revert ----------------------------------------------------------------------------------------------------------
 
 
@@ -353,8 +403,8 @@ def test_all_services_of_a_push_are_taken_back_to_before_the_push(world, missed)
 
 
 def test_a_release_goes_back_to_what_proved_itself_not_to_another_that_did_not(world):
-    good, _ = world.released()
-    keep(world, good)
+    good, commit = world.released()
+    assert keep(world, good, commit) == good
     _, unproven = world.released()
     _, head = world.released()
     revert(world.inspect(head, unproven)[0], head)
@@ -403,7 +453,7 @@ def test_a_race_with_another_release_is_run_again(world, monkeypatch):
 
 def test_with_nothing_better_to_go_back_to_the_run_is_red(world):
     good, commit = world.released()
-    keep(world, good)
+    assert keep(world, good, commit) == good
     _, bad = world.released()
     git(world.releases.work, "checkout", "--quiet", commit, "--", "services")
     head = world.releases.push_files()
