@@ -96,6 +96,7 @@ def _times(facts: Facts) -> Iterator[str]:
     yield f"{facts['answer']}."
     yield f"Kaniko's second build, with cached layers, took 1/{facts.get('cache ratio', '?')} of the first one's time."
     yield "On the cluster a step's time includes its pod's: pulled, scheduled, its artifacts fetched and stored."
+    yield "Kubernetes cuts times to whole seconds, so that a first step may seem to begin before its push."
 
 
 def _step(steps: dict[str, float], name: str) -> str:
