@@ -137,8 +137,8 @@ def make_secrets(store: Store, objects: Sequence[Object], *, but: Collection[str
 
 
 def secret_names(objects: Sequence[Object]) -> set[str]:
-    """The Secrets that the objects cannot do without."""
-    return {name for _, name, _ in _mentions(objects)}
+    """The Secrets that the objects mention, also those that they can do without."""
+    return {name for _, name, _ in _mentions(objects, optional=True)}
 
 
 def make_registry_login(store: Store, objects: Sequence[Object], host: str) -> tuple[str, str]:
@@ -161,8 +161,7 @@ def make_status_token(store: Store, objects: Sequence[Object]) -> str:
 
 
 def _put_where_mentioned(store: Store, objects: Sequence[Object], name: str, key: str, value: str) -> None:
-    volumes = [(obj["metadata"].get("namespace", ""), entry.get("secret")) for obj in objects for entry in _dicts(obj)]
-    for namespace in sorted({n for n, v in volumes if isinstance(v, dict) and v.get("secretName") == name}):
+    for namespace in sorted({there for there, found, _ in _mentions(objects, optional=True) if found == name}):
         _put(store, namespace, name, key, value)
 
 
@@ -209,16 +208,17 @@ REGISTRY_PUSH, GIT_STATUS = "registry-push", "git-status"
 EVENT_SECRETS = ("webhookSecret", "authSecret")
 
 
-def _mentions(objects: Sequence[Object]) -> Iterator[tuple[str, str, str]]:
+def _mentions(objects: Sequence[Object], *, optional: bool = False) -> Iterator[tuple[str, str, str]]:
+    """Namespace, Secret, key; of the optional ones only if asked for."""
     for obj in objects:
         namespace = obj["metadata"].get("namespace", "")
         for entry in _dicts(obj):
             volume = entry.get("secret")
-            if isinstance(volume, dict) and "secretName" in volume and not volume.get("optional"):
+            if isinstance(volume, dict) and "secretName" in volume and (optional or not volume.get("optional")):
                 yield namespace, volume["secretName"], KEYS.get(volume["secretName"], "credentials")
             for field in (*EVENT_SECRETS, "secretKeyRef"):
                 ref = entry.get(field)
-                if isinstance(ref, dict) and not ref.get("optional"):
+                if isinstance(ref, dict) and (optional or not ref.get("optional")):
                     yield namespace, ref["name"], ref["key"]
 
 

@@ -20,6 +20,7 @@ from solo.manifests import (
     load,
     make_registry_login,
     make_secrets,
+    make_status_token,
     parse,
     public_key,
     readdress,
@@ -130,13 +131,17 @@ def test_a_secret_is_made_once_and_is_the_same_everywhere():
 
 def test_a_release_gets_its_own_secrets_and_none_of_the_platforms():
     store = Store()
-    committed = [{"kind": "X", "metadata": {"namespace": "mlops"}, "v": {"secret": {"secretName": "registry"}}}]
+    volumes = [{"secret": {"secretName": "registry"}}, {"secret": {"secretName": "git-status", "optional": True}}]
+    committed = [{"kind": "X", "metadata": {"namespace": "mlops"}, "v": volumes}]
     make_secrets(store, committed)
-    references = [{"secretKeyRef": {"name": name, "key": "TOKEN"}} for name in ("digits-secrets", "registry")]
+    make_status_token(store, committed)
+    names = ("digits-secrets", "registry", "git-status")
+    references = [{"secretKeyRef": {"name": name, "key": "TOKEN"}} for name in names]
     release = [{"kind": "X", "metadata": {"namespace": "digits-dev"}, "v": references}]
     make_secrets(store, release, but=secret_names(committed))
     assert store.get("Secret", "digits-dev", "digits-secrets")["data"].keys() == {"TOKEN"}
     assert store.find("Secret", "digits-dev", "registry") is None
+    assert store.find("Secret", "digits-dev", "git-status") is None
 
 
 def test_a_key_in_pem_is_a_signing_key_and_its_public_half_is_told():
@@ -161,6 +166,15 @@ def test_the_registry_has_one_login_wherever_it_is_mentioned():
         data = store.get("Secret", namespace, "registry-push")["data"]
         assert base64.b64decode(data[".dockerconfigjson"]).decode() == text
     assert json.loads(text)["auths"]["solo.invalid"]["auth"] == base64.b64encode(login.encode()).decode()
+
+
+def test_the_git_hosts_token_is_where_statuses_are_sent_from():
+    store = Store()
+    volume = {"secret": {"secretName": "git-status", "optional": True}}
+    objects = [{"kind": "X", "metadata": {"namespace": n}, "volumes": [volume] * (n == "a")} for n in ("a", "b")]
+    token = make_status_token(store, objects)
+    assert base64.b64decode(store.get("Secret", "a", "git-status")["data"]["token"]).decode() == token
+    assert store.find("Secret", "b", "git-status") is None
 
 
 def test_the_published_table_is_the_one_in_the_code():
