@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 settings.register_profile("trainyard", deadline=None)  # how fast an example is depends on what else the machine does
 settings.load_profile("trainyard")
+
+# a shell without job control starts `make test &` deaf to Ctrl-C, and every process that a test starts and stops so
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
