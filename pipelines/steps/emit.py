@@ -73,7 +73,7 @@ def status(
         body = {"state": STATES.get(state, "error"), "context": name, **said}
     try:
         if claim and (holder := open_registry().claimed(f"{pipeline}/{claim}")) not in (None, owner):
-            print(f"no commit status: run {holder} did this, and has told how it ended")
+            print(f"no commit status: run {holder} does this, and tells how it ends")
             return
         token = secret(os.environ.get("GIT_TOKEN_FILE", ""))
         answer = request("POST", url, body, token=token, tries=2)

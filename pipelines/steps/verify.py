@@ -90,13 +90,15 @@ def _back(clone: Path, path: str, before: str, commit: str, proven: str) -> str:
     return _newest(clone, path, before, proven) or repository.resolve(clone, before)
 
 
-def _newest(clone: Path, path: str, head: str, lock: str) -> str:
-    """The newest commit, from `head` back, that left this lock in `path`; "" if none did."""
-    for earlier in git("-C", str(clone), "log", "--format=%H", head, "--", path).split() if lock else []:
-        text = git("-C", str(clone), "show", f"{earlier}:{path}/release.yaml", check=False)
+def _newest(clone: Path, path: str, revisions: str, lock: str) -> str:
+    """The newest of these commits (a revision or a range, as `git log` takes them) that left this lock in `path`; "" if
+    none did.
+    """
+    for commit in git("-C", str(clone), "log", "--format=%H", revisions, "--", path).split() if lock else []:
+        text = git("-C", str(clone), "show", f"{commit}:{path}/release.yaml", check=False)
         with suppress(YardError):  # a record that people broke was not proven
-            if repository.parse(text, earlier)["lock"] == lock:
-                return earlier
+            if repository.parse(text, commit)["lock"] == lock:
+                return commit
     return ""
 
 

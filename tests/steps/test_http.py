@@ -97,7 +97,7 @@ def test_a_run_that_another_one_forestalled_does_not_tell_how_the_commit_fared(
     assert len(server.got) == 2
     tell(state, claim="digits/1-1", owner="second")
     assert len(server.got) == 2
-    assert "run first did this" in capsys.readouterr().out
+    assert "run first does this" in capsys.readouterr().out
 
 
 def test_the_registrys_own_ca_is_trusted_beside_the_systems_and_need_not_be_there(server, certificate, monkeypatch):

@@ -163,6 +163,18 @@ def test_an_owner_in_capitals_has_images_in_lower_case_as_registries_want(templa
     ]
 
 
+def test_of_what_was_released_only_what_is_left_is_asked_and_kept(templates):
+    (main,) = [t for t in templates["verify"].to_dict()["spec"]["templates"] if t["name"] == "main"]
+    targets = {
+        task["name"]: entry["value"]
+        for task in main["dag"]["tasks"]
+        for entry in task["arguments"]["parameters"]
+        if entry["name"] == "targets"
+    }
+    left, all_of_them = (f"{{{{tasks.{name}.outputs.parameters.targets}}}}" for name in ("wait", "inspect"))
+    assert targets == {"wait": all_of_them, "smoke": left, "keep": left, "revert": all_of_them}
+
+
 def test_the_signing_key_is_where_no_code_of_a_user_runs(templates):
     for name, workflow in templates.items():
         spec = workflow.to_dict()["spec"]
